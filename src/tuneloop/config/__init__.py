@@ -1,0 +1,25 @@
+"""Settings, one file a stage; `load` fills them from YAML and `--set`."""
+
+from __future__ import annotations
+
+from tuneloop.config.analyze import AnalyzeConfig
+from tuneloop.config.data import DataConfig
+from tuneloop.config.eval import EvalConfig, TaskSpec
+from tuneloop.config.load import Loaded, load
+from tuneloop.config.loop import LoopConfig
+from tuneloop.config.model import ModelConfig
+from tuneloop.config.report import ReportConfig
+from tuneloop.config.train import TrainConfig
+
+__all__ = [
+    "AnalyzeConfig",
+    "DataConfig",
+    "EvalConfig",
+    "Loaded",
+    "LoopConfig",
+    "ModelConfig",
+    "ReportConfig",
+    "TaskSpec",
+    "TrainConfig",
+    "load",
+]

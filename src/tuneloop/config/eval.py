@@ -1,0 +1,50 @@
+"""What is measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from tuneloop.config.base import Section
+
+
+class TaskSpec(Section):
+    """A task as asked for: 'mmlu:5' is `{task: mmlu, shots: 5}`."""
+
+    task: str
+    shots: int | None = Field(None, ge=0)
+    data: str | None = Field(None, description="folder with the task's files instead of the usual place")
+    name: str | None = Field(None, description="how the scores call it; default: task")
+    limit: int | None = Field(None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            task, _, shots = value.partition(":")
+            return {
+                "task": task,
+                "shots": int(shots) if shots.isdigit() else (shots or None),
+            }
+        return value
+
+
+class EvalConfig(Section):
+    tasks: list[TaskSpec] = Field(default_factory=list)
+    test_split: bool = Field(True, description="also score the test split of the data folder")
+    limit: int | None = Field(None, ge=1, description="first rows of each task only")
+    batch_tokens: int = Field(8192, ge=64, description="tokens in one forward pass")
+    max_length: int | None = Field(None, ge=8)
+    max_new_tokens: int = Field(64, ge=1)
+    generate_limit: int = Field(
+        200,
+        ge=0,
+        description="rows of the test split that are also answered in free text",
+    )
+    few_shot: int = Field(
+        0,
+        ge=0,
+        description="examples before each prompt in the prompt-engineering contender",
+    )
+    seed: int = 0

@@ -1,0 +1,23 @@
+"""A whole loop: one section a stage."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tuneloop.config.analyze import AnalyzeConfig
+from tuneloop.config.base import Section
+from tuneloop.config.data import DataConfig
+from tuneloop.config.eval import EvalConfig
+from tuneloop.config.model import ModelConfig
+from tuneloop.config.report import ReportConfig
+from tuneloop.config.train import TrainConfig
+
+
+class LoopConfig(Section):
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    eval: EvalConfig = Field(default_factory=EvalConfig)
+    analyze: AnalyzeConfig = Field(default_factory=AnalyzeConfig)
+    report: ReportConfig = Field(default_factory=ReportConfig)
+    output_dir: str | None = None

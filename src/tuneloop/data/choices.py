@@ -1,0 +1,73 @@
+"""Multiple choice rows (the schemas of ARC, HellaSwag and MMLU) as a question and its right option."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tuneloop.data.rows import Refused
+from tuneloop.records import Example
+
+Row = dict[str, Any]
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def _structure(value: object) -> object:
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return value
+
+
+def looks(row: Row) -> bool:
+    value = _structure(row.get("choices"))
+    return isinstance(value, list) or (isinstance(value, dict) and isinstance(value.get("text"), list))
+
+
+def build(row: Row) -> Example:
+    """As ARC and MMLU are laid out: the question, then the right option after a blank; options stay in `meta`."""
+    return _example(row, "Question: {}\nAnswer:")
+
+
+def ending(row: Row) -> Example:
+    """A context and its right ending after a blank, as HellaSwag is scored."""
+    return _example(row, "{}")
+
+
+def _example(row: Row, layout: str) -> Example:
+    question = row["question"]
+    if not isinstance(question, str) or not question.strip():
+        raise Refused("no_prompt", field="question", value=question, cure="fill it in or delete the row")
+    value = _structure(row["choices"])
+    labels: list[str] = []
+    if isinstance(value, dict):
+        labels = [str(label) for label in value.get("label") or []]
+        value = value.get("text")
+    if not isinstance(value, list) or len(value) < 2 or not all(isinstance(v, str | int | float) for v in value):
+        raise Refused("wrong_type", field="choices", value=value, cure="write a list of at least two options")
+    options = [str(option) for option in value]
+    gold = _gold(row.get("answer"), labels, options)
+    if not options[gold].strip():
+        raise Refused("no_answer", field="choices", value=options, cure="the right option is empty")
+    return Example(
+        kind="completion",
+        prompt=layout.replace("{}", question.strip()),
+        completion=f" {options[gold].strip()}",
+        meta={"options": options, "gold": gold},
+    )
+
+
+def _gold(answer: object, labels: list[str], options: list[str]) -> int:
+    """Index of the right option: by the row's own labels, else a number from 0, a letter, or the option's text."""
+    text = "" if answer is None else str(answer).strip()
+    if not text:
+        raise Refused("no_answer", field="answer", value=answer, cure="fill it in or delete the row")
+    names = labels if len(labels) == len(options) else [str(i) for i in range(len(options))]
+    if text.endswith(".0") and isinstance(answer, float):
+        text = text[:-2]
+    for known in (names, list(LETTERS[: len(options)]), options):
+        if text in known:
+            return known.index(text)
+    raise Refused("no_answer", field="answer", value=answer, cure=f"one of {', '.join(names)}")

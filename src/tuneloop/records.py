@@ -1,0 +1,111 @@
+"""What flows between stages: `Example` (one training item) and `Rejected` (one refused, with its reason)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from tuneloop.store import read_table, sha256_text, write_table
+
+SPLITS = ("train", "valid", "test")
+KINDS = ("chat", "text", "completion", "classification")
+# Columns without a common Arrow type travel as JSON strings.
+JSON_COLUMNS = {"source", "messages", "meta", "parents", "flags"}
+
+
+@dataclass(slots=True)
+class Example:
+    """One training item: exactly one of `messages`, `text`, or `prompt` with `completion` is set."""
+
+    id: str = ""
+    group: str = ""
+    split: str = "train"
+    kind: str = "chat"
+    source: dict[str, Any] = field(default_factory=dict)  # uri, line, sha256, licence
+    messages: list[dict[str, Any]] | None = None
+    text: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    label: str | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+    weight: float = 1.0
+    parents: list[str] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Rejected:
+    """An example refused: why, which field, its value, what would mend it, and the raw row."""
+
+    reason: str
+    field: str = ""
+    value: str = ""
+    cure: str = ""
+    uri: str = ""
+    line: int = 0
+    raw: str = ""
+    stage: str = "data"
+
+
+def example_id(example: Example) -> str:
+    """Hash of the content alone, so that the same row has the same id wherever it stands."""
+    content = [example.messages, example.text, example.prompt, example.completion]
+    return sha256_text(json.dumps(content, sort_keys=True, ensure_ascii=False))[:16]
+
+
+def write_examples(folder: Path | str, split: str, examples: Iterable[Example]) -> Path:
+    """Writes `folder/split/part-00000.parquet` and returns its path."""
+    rows = [_encode(asdict(example)) for example in examples]
+    return _write(Path(folder) / split / "part-00000.parquet", rows, Example)
+
+
+def read_examples(folder: Path | str, split: str) -> list[Example]:
+    """The examples of one split, in order; a split that was not written is empty."""
+    return [Example(**_decode(row)) for row in _read(Path(folder) / split)]
+
+
+def write_rejected(folder: Path | str, rejected: Iterable[Rejected]) -> Path:
+    return _write(
+        Path(folder) / "rejected" / "part-00000.parquet",
+        [asdict(r) for r in rejected],
+        Rejected,
+    )
+
+
+def read_rejected(folder: Path | str) -> list[Rejected]:
+    return [Rejected(**row) for row in _read(Path(folder) / "rejected")]
+
+
+def _encode(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: json.dumps(value, ensure_ascii=False) if name in JSON_COLUMNS and value is not None else value
+        for name, value in row.items()
+    }
+
+
+def _decode(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: json.loads(value) if name in JSON_COLUMNS and value is not None else value for name, value in row.items()
+    }
+
+
+def _schema(kind: type) -> Any:
+    import pyarrow as pa
+
+    types = {"float": pa.float64(), "int": pa.int64()}
+    return pa.schema([(f.name, types.get(str(f.type), pa.string())) for f in fields(kind)])
+
+
+def _write(path: Path, rows: list[dict[str, Any]], kind: type) -> Path:
+    import pyarrow as pa
+
+    write_table(path, pa.Table.from_pylist(rows, schema=_schema(kind)))
+    return path
+
+
+def _read(folder: Path) -> list[dict[str, Any]]:
+    parts = sorted(folder.glob("part-*.parquet")) if folder.is_dir() else []
+    return [row for part in parts for row in read_table(part).to_pylist()]

@@ -1,0 +1,202 @@
+"""The train stage: load, attach an adapter or not, fit, save what others load unchanged."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuneloop.config import ModelConfig, TrainConfig
+from tuneloop.console import say, warn
+from tuneloop.errors import UsageError
+from tuneloop.models import context_length, load_model, load_tokenizer, locate, merge_adapter, save_tokenizer
+from tuneloop.prompts import apply_template
+from tuneloop.records import read_examples
+from tuneloop.store import open_run, require_run, write_table, write_text
+from tuneloop.train.attention import NAME, packed, register, why_not
+from tuneloop.train.batch import Item, load_items, targets
+from tuneloop.train.loop import State, Trainer, fit
+from tuneloop.train.optim import auto_rate
+
+
+def train(config: TrainConfig, model: ModelConfig, data: Path, out: Path, *, overwrite: bool = False) -> Path:
+    """Tunes `model` on the data folder `data`; returns `out`, an adapter in PEFT's format or a full model.
+
+    The same call resumes a run that was cut short and skips one that is finished.
+    """
+    require_run(data, "data")
+    settings = {"train": config.model_dump(), "model": model.model_dump()}
+    inputs: dict[str, str | Path] = {"data": data, "model": locate(model.name)}
+    if model.adapter:
+        inputs["adapter"] = model.adapter
+    with open_run(out, stage="model", config=settings, inputs=inputs, overwrite=overwrite) as run:
+        if run.state == "done":
+            say(f"{out}: finished before, skipped")
+            return out
+        (out / "dropped.jsonl").unlink(missing_ok=True)
+        trainer, tokenizer = _prepare(config, model, data, out)
+        state = fit(trainer)
+        gap = _save(trainer, tokenizer, model, state, out)
+        run.finish(
+            steps=state.step,
+            best_step=state.best_step,
+            best_valid_loss=None if state.best_step is None else state.best_loss,
+            trained_tokens_share=_share(trainer.train),
+            tokens=sum(len(item.input_ids) for item in trainer.train),
+            dtype=str(trainer.model.dtype),
+            learning_rate=trainer.rate,
+            merge_logit_gap=gap,
+        )
+    return out
+
+
+def _prepare(config: TrainConfig, model: ModelConfig, data: Path, out: Path) -> tuple[Trainer, Any]:
+    torch.manual_seed(config.seed)
+    tokenizer = load_tokenizer(model.name)
+    if model.template or any(e.messages for split in ("train", "valid") for e in read_examples(data, split)):
+        apply_template(tokenizer, model.template)
+    register()
+    network = _network(config, model)
+    length = min(config.max_length or 10**9, context_length(network, tokenizer))
+    packing = config.packing and _packs(network, length)
+    items = {split: load_items(data, split, tokenizer, length, out / "dropped.jsonl") for split in ("train", "valid")}
+    if config.method == "lora" and not hasattr(network, "peft_config"):
+        network = _adapter(network, config)
+    rate, reason = auto_rate(config.method, network.num_parameters())
+    if config.learning_rate is None:
+        say(f"learning_rate {rate:g}: {reason}")
+    rate = config.learning_rate or rate
+    if not items["valid"]:
+        say("no valid split: the weights of the last step are kept")
+    _introduce(network, items, config)
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    return Trainer(network, config, items["train"], items["valid"], out, rate, packing, pad_id), tokenizer
+
+
+def _network(config: TrainConfig, model: ModelConfig) -> Any:
+    """The base, or an earlier adapter over its base, whose training then goes on. Raises UsageError 241."""
+    dtype = model.dtype if config.dtype == "auto" else config.dtype
+    device = model.device if config.device == "auto" else config.device
+    network = load_model(model.adapter or model.name, dtype=dtype, device=device)
+    if not hasattr(network, "peft_config"):
+        return network
+    if config.method == "full":
+        raise UsageError(
+            241,
+            "all weights cannot be tuned through an adapter",
+            where=model.adapter or model.name,
+            cure="merge it first (train.merge=true writes merged/), or use train.method=lora",
+        )
+    say("the adapter is trained further; its own rank and target modules hold")
+    for name, weight in network.named_parameters():
+        weight.requires_grad = "lora_" in name
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+    return network
+
+
+def _packs(network: Any, length: int) -> bool:
+    """Turns packing on if the model may be packed and then gives the same scores as one example alone."""
+    before = network.config._attn_implementation
+    reason = why_not(network, length)
+    if not reason:
+        reason = _differs(network, min(length, 12))
+    if reason:
+        network.set_attn_implementation(before)
+        warn(f"packing is off, examples are padded instead: {reason}")
+    return not reason
+
+
+@torch.no_grad()
+def _differs(network: Any, width: int) -> str:
+    """Two short rows alone and packed; leaves the packed attention on. Empty when the logits agree."""
+    spread = torch.arange(2 * width, device=network.device) * 7 + 3
+    rows = spread.remainder(network.get_input_embeddings().num_embeddings).split([width, width])
+    alone = torch.cat([network(input_ids=row[None], use_cache=False).logits[0] for row in rows])
+    try:
+        network.set_attn_implementation(NAME)
+        positions = torch.arange(width, device=network.device).repeat(2)[None]
+        with packed([width, width], network.device):
+            together = network(input_ids=torch.cat(rows)[None], position_ids=positions, use_cache=False).logits[0]
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        return f"its layers refuse it ({error})"
+    gap = (alone - together).float().norm() / alone.float().norm()
+    bound = 1e-4 if alone.dtype == torch.float32 else 3e-2
+    return "" if gap < bound else f"a packed example scores otherwise than alone (relative difference {gap:.1e})"
+
+
+def _adapter(network: Any, config: TrainConfig) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=config.lora_target_modules,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(network, settings)
+    except ValueError as error:
+        raise UsageError(240, f"no adapter fits: {error}", where="train.lora_target_modules") from error
+
+
+def _share(items: list[Item]) -> float:
+    tokens = sum(len(item.input_ids) for item in items)
+    return sum(len(targets(item)) for item in items) / tokens
+
+
+def _introduce(network: Any, items: dict[str, list[Item]], config: TrainConfig) -> None:
+    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in network.parameters())
+    tokens = sum(len(item.input_ids) for item in items["train"])
+    say(
+        f"{config.method}: {trainable:,} of {total:,} parameters, {network.dtype}, {network.device}; "
+        f"{len(items['train']):,} examples, {tokens:,} tokens, {_share(items['train']):.1%} of them trained; "
+        f"{len(items['valid']):,} valid"
+    )
+
+
+def _save(trainer: Trainer, tokenizer: Any, model: ModelConfig, state: State, out: Path) -> float | None:
+    import pyarrow as pa
+
+    network = trainer.model.eval()
+    if hasattr(network, "set_attn_implementation"):
+        network.set_attn_implementation("sdpa")
+    if trainer.config.method == "lora":
+        settings = network.peft_config["default"]
+        if not (Path(locate(model.name)) / "adapter_config.json").is_file():
+            settings.base_model_name_or_path = _base_name(model.name)
+    network.save_pretrained(out)
+    save_tokenizer(tokenizer, out)
+    columns = ("times_seen", "first_loss", "last_loss")
+    rows = [{"id": i, **dict(zip(columns, v, strict=True))} for i, v in state.rows.items()]
+    write_table(out / "row_loss.parquet", pa.Table.from_pylist(rows))
+    write_text(out / "README.md", _card(trainer, model, state))
+    gap = None
+    if trainer.config.merge and trainer.config.method == "lora":
+        shutil.rmtree(out / "merged", ignore_errors=True)
+        gap = merge_adapter(network, tokenizer, out / "merged")
+        say(f"merged: largest logit difference {gap:.2e}")
+    return gap
+
+
+def _base_name(name: str) -> str:
+    """What the adapter calls its base: 'world' and hub names as they are, folders by their full path."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def _card(trainer: Trainer, model: ModelConfig, state: State) -> str:
+    config = trainer.config
+    best = f"{state.best_loss:.4f} at step {state.best_step}" if state.best_step else "not measured"
+    return (
+        f"---\nbase_model: {model.name}\nlibrary_name: {'peft' if config.method == 'lora' else 'transformers'}\n---\n"
+        f"# A tune of {model.name}\n\n"
+        f"- method {config.method}, learning rate {trainer.rate:g}, {state.step} steps of "
+        f"{config.per_device_train_batch_size * config.gradient_accumulation_steps} examples, seed {config.seed}\n"
+        f"- {len(trainer.train)} training examples, {_share(trainer.train):.1%} of their tokens trained\n"
+        f"- best validation loss: {best}\n\n"
+        "Made with tuneloop. `run.json` and `manifest.json` hold every setting, input hash and package version.\n"
+    )

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tuneloop.config import load
+from tuneloop.errors import UsageError
+
+
+def _write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_file_then_set_then_flag(tmp_path: Path) -> None:
+    path = _write(tmp_path, "train: {learning_rate: 1e-4, seed: 3}\nmodel: a/b\n")
+    loaded = load(path, ["train.learning_rate=2e-4"], {"model.name": "c/d", "model.template": None})
+    assert loaded.config.train.learning_rate == 2e-4
+    assert loaded.config.train.seed == 3
+    assert loaded.config.model.name == "c/d"
+    assert loaded.origins["train.learning_rate"] == "--set"
+    assert loaded.origins["train.seed"] == str(path)
+
+
+def test_names_of_the_peers_are_mapped_and_said(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path, "model: {model_name_or_path: x}\ntrain: {lora_rank: 4, cutoff_len: 99}\ndata: {dataset: f.jsonl}\n"
+    )
+    loaded = load(path)
+    assert (loaded.config.model.name, loaded.config.train.lora_r, loaded.config.train.max_length) == ("x", 4, 99)
+    assert loaded.config.data.source == ["f.jsonl"]
+    assert "train.cutoff_len read as train.max_length" in loaded.notes
+
+
+def test_all_errors_at_once_with_the_nearest_name(tmp_path: Path) -> None:
+    path = _write(tmp_path, "train: {learing_rate: 1, lora_r: 0}\ndat: {}\nmodel: {name: x, dtype: int3}\n")
+    with pytest.raises(UsageError) as caught:
+        load(path, ["train.seed"])
+    text = str(caught.value)
+    assert caught.value.exit_code == 2
+    for part in (
+        "5 config errors",
+        "did you mean 'learning_rate'",
+        "train.lora_r",
+        "did you mean 'data'",
+        "model.dtype",
+        "--set train.seed",
+    ):
+        assert part in text, text
+
+
+@pytest.mark.parametrize(("text", "code"), [("a: [", "TL-102"), ("- 1", "TL-102"), ("\t", "TL-102")])
+def test_broken_yaml(tmp_path: Path, text: str, code: str) -> None:
+    with pytest.raises(UsageError, match=code.replace("TL-", "TL-")) as caught:
+        load(_write(tmp_path, text))
+    assert caught.value.code == code
+
+
+def test_missing_file() -> None:
+    with pytest.raises(UsageError) as caught:
+        load("nowhere.yaml")
+    assert caught.value.code == "TL-101"
+
+
+def test_task_shorthand() -> None:
+    tasks = load(None, ["eval.tasks=[mmlu:5, {task: arc_easy, limit: 3}]"]).config.eval.tasks
+    assert [(t.task, t.shots, t.limit) for t in tasks] == [("mmlu", 5, None), ("arc_easy", None, 3)]

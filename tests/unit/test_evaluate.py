@@ -1,0 +1,104 @@
+"""Evaluate on a tiny random model: scores, rows, resume, contenders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tuneloop.config import EvalConfig, ModelConfig
+from tuneloop.errors import TuneloopError
+from tuneloop.evaluate import compare, evaluate
+from tuneloop.records import Example, write_examples
+from tuneloop.store import read_json, read_table
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("model")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE({c: i for i, c in enumerate(["<s>", "</s>", *alphabet])}, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(alphabet) + 2, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=256, bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    def row(i: int, split: str) -> Example:
+        label = ("yes", "no", "perhaps")[i % 3]
+        turns = [{"role": "user", "content": f"word{i % 3} {i}"}, {"role": "assistant", "content": label}]
+        return Example(id=f"{split}{i}", split=split, kind="classification", messages=turns, label=label)
+
+    for split, n in (("train", 12), ("test", 6)):
+        write_examples(tmp_path / "data", split, [row(i, split) for i in range(n)])
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def arc(tmp_path: Path) -> Path:
+    folder = tmp_path / "tasks" / "arc_easy"
+    folder.mkdir(parents=True)
+    choices = {"text": ["a", "b b", "ccc"], "label": ["1", "2", "3"]}
+    rows = [{"id": f"r{i}", "question": f"q{i}?", "choices": choices, "answerKey": str(i % 3 + 1)} for i in range(6)]
+    for split in ("train", "test"):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return tmp_path / "tasks"
+
+
+def test_contenders_are_scored_on_the_same_rows(model: str, data: Path, arc: Path, tmp_path: Path) -> None:
+    config = EvalConfig.model_validate({"tasks": [{"task": "arc_easy", "data": str(arc)}], "max_new_tokens": 4})
+    base = ModelConfig(name=model, template="plain")
+    chosen = [{"name": "base", "model": base}, {"name": "prompted", "model": base, "few_shot": 2}]
+    out = compare(config, chosen, tmp_path / "compare", data=data)
+    assert [c["name"] for c in read_json(out / "contenders.json")["contenders"]] == ["base", "prompted"]
+    first, second = (read_table(out / n / "rows.parquet").to_pylist() for n in ("base", "prompted"))
+    assert [(r["task"], r["row"], r["gold"]) for r in first] == [(r["task"], r["row"], r["gold"]) for r in second]
+    assert [r["logprobs"] for r in first] != [r["logprobs"] for r in second]
+    scores = {(s["task"], s["metric"]): s for s in read_json(out / "base" / "scores.json")["scores"]}
+    assert scores["arc_easy", "acc"]["chance"] == pytest.approx(1 / 3)
+    assert scores["test:accuracy", "accuracy"]["n"] == 6
+    assert scores["test:accuracy", "accuracy"]["baselines"]["TF-IDF + logistic regression"] == 1.0
+    assert scores["test:perplexity", "perplexity"]["value"] > 1
+    assert ("test:free_text", "free_text") in scores
+    assert not (out / "base" / "partial").exists()
+
+
+def test_finished_tasks_are_not_scored_again(
+    model: str, arc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tuneloop.evaluate as module
+
+    tasks = [{"task": "arc_easy", "data": str(arc)}, {"task": "arc_easy", "data": str(arc), "shots": 1, "name": "one"}]
+    config = EvalConfig.model_validate({"tasks": tasks})
+    asked: list[str] = []
+    real = module.run_task
+
+    def dying(spec, *rest):  # type: ignore[no-untyped-def]
+        asked.append(spec.name or spec.task)
+        if asked == ["arc_easy", "one"]:
+            raise KeyboardInterrupt
+        return real(spec, *rest)
+
+    monkeypatch.setattr(module, "run_task", dying)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(config, ModelConfig(name=model), tmp_path / "scores")
+    evaluate(config, ModelConfig(name=model), tmp_path / "scores")
+    assert asked == ["arc_easy", "one", "one"]
+
+
+def test_nothing_to_score_is_a_coded_error(model: str, tmp_path: Path) -> None:
+    with pytest.raises(TuneloopError, match="125"):
+        evaluate(EvalConfig(), ModelConfig(name=model), tmp_path / "scores")

@@ -1,0 +1,122 @@
+"""The report from synthetic folders: complete, self-contained, and closed against hostile text."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tuneloop.analyze import analyze
+from tuneloop.config import AnalyzeConfig
+from tuneloop.report import build_report, safe_json
+from tuneloop.store import append_jsonl, write_json, write_table
+
+HOSTILE = '</script><script>alert("x")</script><img src=http://evil.example/x onerror=alert(1)>\u2028&amp;'
+
+
+def scores_folder(folder: Path, share: float, tasks: tuple[str, ...]) -> Path:
+    rows: list[dict[str, Any]] = []
+    scores = []
+    for task in tasks:
+        n = 120
+        for i in range(n):
+            ok = (i * 37 % 100) / 100 < share
+            logs = [0.0 if k == (i + (not ok)) % 4 else -0.8 - k for k in range(4)]
+            pred = (i + (not ok)) % 4
+            row = {
+                "task": task,
+                "row": f"{task}/{i}",
+                "gold": i % 4,
+                "pred": pred,
+                "pred_norm": pred,
+                "correct": float(ok),
+            }
+            row |= {"correct_norm": None, "logprobs": logs, "options": [f"answer {k} of {i}" for k in range(4)]}
+            row |= {
+                "question": f"Question {i}: {HOSTILE if i == 3 else 'which of these is not blue?'}",
+                "category": f"c{i % 3}",
+            }
+            rows.append(row | {"truncated": False, "tie": False, "text_pred": None, "text_gold": None, "group": str(i)})
+        right = sum(r["correct"] for r in rows if r["task"] == task) / n
+        entry = {"task": task, "metric": "acc", "version": 1, "shots": 0, "n": n, "value": right, "stderr": 0.04}
+        entry |= {"low": right - 0.08, "high": right + 0.08, "chance": 0.25, "baselines": {"longest": 0.27}, "note": ""}
+        scores.append(entry)
+    write_json(folder / "scores.json", {"contender": folder.name, "model": "m", "scores": scores, "warnings": []})
+    write_table(folder / "rows.parquet", pa.Table.from_pylist(rows))
+    return folder
+
+
+def example_report(top: Path, *, max_rows: int = 300) -> Path:
+    """A whole round of synthetic folders and its report.html."""
+    tasks = ("arc_easy", "mmlu")
+    shares = {"base": 0.3, "base-prompted": 0.35, "tune": 0.7}
+    for name, share in shares.items():
+        scores_folder(top / "compare" / name, share, tasks)
+    write_json(top / "compare" / "contenders.json", {"contenders": [{"name": name} for name in shares]})
+    for step in range(60):
+        extra = {"valid_loss": 2.2 - step / 60} if step % 20 == 19 else {}
+        append_jsonl(top / "log.jsonl", {"step": step, "loss": 2.5 - step / 50, "lr": 1e-4 * step / 60, **extra})
+    (top / "model").mkdir()
+    (top / "log.jsonl").rename(top / "model" / "log.jsonl")
+    write_json(
+        top / "data" / "profile.json", {"kept": 90, "rejected": 10, "reasons": {"exact duplicate": 7, HOSTILE: 3}}
+    )
+    found = [
+        analyze(AnalyzeConfig(), top / "compare" / name, top / "analysis" / name, against=top / "compare" / "base")
+        for name in ("base-prompted", "tune")
+    ]
+    out = build_report(
+        top / "report",
+        data=top / "data",
+        models=[top / "model"],
+        compare=top / "compare",
+        analyses=found,
+        timings={"data": 1.0, "train": 42.5, "evaluate": 12.0},
+        title=f"A report {HOSTILE}",
+        max_rows=max_rows,
+    )
+    return out / "report.html"
+
+
+def test_every_part_stands(tmp_path: Path) -> None:
+    page = example_report(tmp_path).read_text(encoding="utf-8")
+    for part in ("better on", "Scores", "Paired tests", "Findings", "Training", "Weakest slices", "Causes", "Data"):
+        assert part in page
+    assert "Where the time went" in page
+    assert "exact duplicate" in page
+    assert page.count('class="dot"') == 6
+
+
+def test_hostile_text_cannot_break_out(tmp_path: Path) -> None:
+    page = example_report(tmp_path).read_text(encoding="utf-8")
+    assert page.count("<script") == 2
+    assert page.count("</script>") == 2
+    assert "<img" not in page
+    assert not re.search(r"<(?:link|iframe|object|embed)\b", page)
+    assert not re.search(r"<[^>]*\b(?:src|href)\s*=", page)
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+def test_rows_errors_first_and_bounded(tmp_path: Path) -> None:
+    page = example_report(tmp_path, max_rows=50).read_text(encoding="utf-8")
+    found = re.search(r'id="data">(.*?)</script>', page, re.DOTALL)
+    assert found
+    rows = json.loads(found[1])
+    assert len(rows) == 50
+    assert all(row["wrong"] for row in rows)
+    assert "total = 480" in page
+
+
+def test_report_of_nothing(tmp_path: Path) -> None:
+    out = build_report(tmp_path, data=None, models=[], compare=None, analyses=[], timings={}, title="empty")
+    assert "No comparison" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_safe_json_round_trip() -> None:
+    text = safe_json([HOSTILE, "\ud800"])
+    assert "<" not in text
+    assert json.loads(text)[0] == HOSTILE

@@ -1,0 +1,107 @@
+"""Scores against a plain forward pass of a tiny random model."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from tuneloop import metrics
+from tuneloop.errors import DataError
+from tuneloop.scoring import Pair, Scorer
+from tuneloop.scoring.tree import build
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=40, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=32,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+def reference(model: Any, prompt: list[int], scored: list[int], room: int) -> float:
+    """The definition, word for word: keep the last room + 1 tokens, predict the scored ones."""
+    whole = (prompt + scored)[-(room + 1) :]
+    with torch.no_grad():
+        rows = torch.log_softmax(model(torch.tensor([whole[:-1]])).logits[0].float(), -1)
+    kept = scored[-(len(whole) - 1) :]
+    first = len(whole) - 1 - len(kept)
+    return math.fsum(rows[first + i, token].item() for i, token in enumerate(kept))
+
+
+REQUESTS = [
+    [Pair([1, 2, 3], [4, 5]), Pair([1, 2, 3], [4, 6, 7]), Pair([1, 2, 3], [8])],
+    [Pair([1, 9], [4]), Pair([1, 9, 10], [5, 5]), Pair([1, 11], [6, 7, 8])],  # prompts that differ
+    [Pair([1], [2, 3]), Pair([1], [2, 3])],  # equal options
+    [Pair(list(range(1, 31)), [5, 6, 7, 8]), Pair(list(range(1, 31)), [5])],  # one is too long
+]
+
+
+@pytest.mark.parametrize("budget", [64, 4096])
+def test_shared_sequences_equal_the_definition(model: Any, budget: int) -> None:
+    scorer = Scorer(model, max_length=32, batch_tokens=budget)
+    found = scorer.score(REQUESTS)
+    assert scorer.tree is True
+    for pairs, row in zip(REQUESTS, found, strict=True):
+        for pair, score in zip(pairs, row, strict=True):
+            assert score.logprob == pytest.approx(reference(model, pair.prompt, pair.scored, 32), abs=1e-4)
+    assert [s.truncated for s in found[3]] == [True, False]
+
+
+def test_a_model_with_a_window_is_scored_one_by_one() -> None:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=40, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, sliding_window=4, max_position_embeddings=32,
+    )  # fmt: skip
+    model = MistralForCausalLM(config).eval()
+    scorer = Scorer(model, max_length=32)
+    found = scorer.score(REQUESTS[:1])
+    assert scorer.tree is False
+    for pair, score in zip(REQUESTS[0], found[0], strict=True):
+        assert score.logprob == pytest.approx(reference(model, pair.prompt, pair.scored, 32), abs=1e-4)
+
+
+def test_numbers_that_are_not_finite_are_refused(model: Any) -> None:
+    import copy
+
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.lm_head.weight[0, 0] = float("nan")
+    with pytest.raises(DataError, match="378"):
+        Scorer(broken, max_length=32).score(REQUESTS[:1])
+
+
+def test_a_shared_beginning_stands_in_the_tree_once() -> None:
+    tree = build([[1, 2]] * 3, [[5, 6, 7], [5, 6, 8], [5, 9]])
+    assert tree.nodes == [5, 6]
+    assert tree.reads == [[-1, 0, 1], [-1, 0, 1], [-1, 0]]
+    assert tree.sees().tolist() == [[True, False], [True, True]]
+
+
+def test_ties_go_to_the_first_and_are_counted() -> None:
+    assert metrics.best([-1.0, -1.0]) == 0
+    assert metrics.tied([-1.0, -1.00001, -5.0])
+    assert not metrics.tied([-1.0, -1.1])
+
+
+def test_mass_on_true_options_survives_tiny_probabilities() -> None:
+    assert metrics.true_mass([-2000.0, -2000.0, -2001.0], [0]) == pytest.approx(1 / (2 + math.exp(-1)))
+
+
+def test_chance_counts_each_rows_own_options() -> None:
+    assert metrics.chance([4, 5, 2], [1, 1, 1]) == pytest.approx((0.25 + 0.2 + 0.5) / 3)
+
+
+def test_macro_f1_by_hand() -> None:
+    # label 0: 1 hit of 2 asked and 1 said -> 2/3; label 1: 1 hit of 1 asked and 2 said -> 2/3
+    assert metrics.macro_f1([0, 0, 1], [0, 1, 1]) == pytest.approx(2 / 3)
