@@ -19,6 +19,8 @@ from typing import Any
 
 TASKS = ("arc_easy", "arc_challenge", "hellaswag", "mmlu", "truthfulqa_mc1", "truthfulqa_mc2")
 NOISE = 1e-4
+# Where too few rows of a task are too long by themselves, shots make them so; HellaSwag's local copy has five.
+LONG_SHOTS = {"hellaswag": 5, "mmlu": 5}
 
 
 def choose(items: list[Any], tokenizer: Any, room: int, fit: int, over: int) -> list[Any]:
@@ -30,7 +32,7 @@ def choose(items: list[Any], tokenizer: Any, room: int, fit: int, over: int) -> 
         if not _long(item, tokenizer, room):
             inside.append(item)
     by_size = sorted(items, key=lambda i: -len(i.prompt) - max(map(len, i.options)))
-    return inside + [i for i in by_size[: 4 * over] if _long(i, tokenizer, room)][:over]
+    return inside + [i for i in by_size[: 20 * over] if _long(i, tokenizer, room)][:over]
 
 
 def peer(folder: str) -> Any:
@@ -57,8 +59,7 @@ def compare_task(
     items = choose(build_items(task, data=data), tokenizer, room, *sizes)
     short = sizes[1] - sum(_long(i, tokenizer, room) for i in items)
     if short > 0:
-        # Too few rows of the task are too long by themselves: shots make them so.
-        more = build_items(task, shots=0 if task.pinned else 12, data=data, limit=40)
+        more = build_items(task, shots=0 if task.pinned else LONG_SHOTS.get(name, 25), data=data, limit=40)
         items += [i for i in more if _long(i, tokenizer, room)][:short]
     requests = [(i.prompt, [f" {o}" for o in i.options]) for i in items]
     started = time.monotonic()

@@ -15,5 +15,5 @@ class Stage(ModuleType):
 
 
 def callable_stage(name: str) -> None:
-    """Importing a package sets it as an attribute of its parent, over any function of that name; so it is made callable."""
+    """Importing a package sets it over any function of that name in its parent; so the package is made callable."""
     sys.modules[name].__class__ = Stage

@@ -7,13 +7,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tuneloop.stage import callable_stage
 from tuneloop.analyze import causes as causing
 from tuneloop.analyze import slices as slicing
 from tuneloop.analyze.findings import findings, next_data, summary
 from tuneloop.analyze.rows import join, read_scores
 from tuneloop.analyze.verdicts import verdicts
 from tuneloop.config import AnalyzeConfig
+from tuneloop.stage import callable_stage
 from tuneloop.store import open_run, write_json, write_table, write_text
 
 
@@ -104,5 +104,6 @@ def _write_tags(out: Path, tagged: list[causing.Tagged]) -> None:
         for item in tagged
     ]
     write_table(out / "tags.parquet", pa.Table.from_pylist(rows, schema=schema))
+
 
 callable_stage(__name__)

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tuneloop.stage import callable_stage
 from tuneloop.config import EvalConfig, ModelConfig
 from tuneloop.errors import UsageError
 from tuneloop.evaluate.benchmarks import run_task
@@ -16,6 +15,7 @@ from tuneloop.evaluate.split import Split, run_accuracy, run_generated, run_perp
 from tuneloop.models import context_length, load_model, load_tokenizer, locate
 from tuneloop.prompts import apply_template
 from tuneloop.scoring import Scorer
+from tuneloop.stage import callable_stage
 from tuneloop.store import open_run, read_json, write_json
 from tuneloop.tasks import find
 
@@ -132,5 +132,6 @@ def compare(
         )
     write_json(out / "contenders.json", {"contenders": listed})
     return out
+
 
 callable_stage(__name__)
