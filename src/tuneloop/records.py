@@ -11,14 +11,19 @@ from typing import Any
 from tuneloop.store import read_table, sha256_text, write_table
 
 SPLITS = ("train", "valid", "test")
-KINDS = ("chat", "text", "completion", "classification")
+KINDS = ("chat", "text", "completion", "classification", "preference", "feedback")
 # Columns without a common Arrow type travel as JSON strings.
-JSON_COLUMNS = {"source", "messages", "meta", "parents", "flags"}
+JSON_COLUMNS = {"source", "messages", "chosen", "rejected", "tools", "meta", "scores", "generator", "parents", "flags"}
 
 
 @dataclass(slots=True)
 class Example:
-    """One training item: exactly one of `messages`, `text`, or `prompt` with `completion` is set."""
+    """One training item: exactly one of `messages`, `text`, or `prompt` is set.
+
+    chat, classification: `messages`, the last by the assistant. text: `text`. completion: `prompt` + `completion`.
+    preference: what was asked (`messages` up to a user turn with `chosen` and `rejected` as lists of turns, or `prompt`
+    with both as strings). feedback: as chat or completion, and `desirable` says whether the answer was a good one.
+    """
 
     id: str = ""
     group: str = ""
@@ -30,9 +35,15 @@ class Example:
     prompt: str | None = None
     completion: str | None = None
     label: str | None = None
+    chosen: list[dict[str, Any]] | str | None = None
+    rejected: list[dict[str, Any]] | str | None = None
+    desirable: bool | None = None
+    tools: list[dict[str, Any]] | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
     weight: float = 1.0
     parents: list[str] = field(default_factory=list)
+    generator: dict[str, Any] | None = None  # model, template, seed, request hash, licence note
     flags: list[str] = field(default_factory=list)
 
 
@@ -52,7 +63,10 @@ class Rejected:
 
 def example_id(example: Example) -> str:
     """Hash of the content alone, so that the same row has the same id wherever it stands."""
-    content = [example.messages, example.text, example.prompt, example.completion]
+    content: list[Any] = [example.messages, example.text, example.prompt, example.completion]
+    more = [example.chosen, example.rejected, example.desirable, example.tools]
+    if any(value is not None for value in more):
+        content += more
     return sha256_text(json.dumps(content, sort_keys=True, ensure_ascii=False))[:16]
 
 
@@ -95,7 +109,7 @@ def _decode(row: dict[str, Any]) -> dict[str, Any]:
 def _schema(kind: type) -> Any:
     import pyarrow as pa
 
-    types = {"float": pa.float64(), "int": pa.int64()}
+    types = {"float": pa.float64(), "int": pa.int64(), "bool | None": pa.bool_()}
     return pa.schema([(f.name, types.get(str(f.type), pa.string())) for f in fields(kind)])
 
 

@@ -1,0 +1,32 @@
+"""`analyze`: verdicts, causes, slices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuneloop import console
+from tuneloop.cli.options import Config, Json, Out, Overwrite, Quiet, Set, Verbose, done, load, mode
+
+
+def analyze(
+    scores: Annotated[Path, typer.Argument(help="a scores folder")],
+    against: Annotated[Path | None, typer.Option(help="the scores of the base on the same rows")] = None,
+    data: Annotated[Path | None, typer.Option("--data", "-d", help="the data folder it was tuned on")] = None,
+    out: Out = Path("runs/analysis"), config: Config = None, sets: Set = None, overwrite: Overwrite = False,
+    as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False,
+) -> None:  # fmt: skip
+    """Paired verdicts, causes of errors and the weakest slices."""
+    mode(quiet, verbose)
+    settings = load(config, sets)
+    from tuneloop.analyze import analyze as run_analyze
+    from tuneloop.loop import verdict_line
+    from tuneloop.store import read_json
+
+    folder = run_analyze(settings.analyze, scores, out, against=against, data=data, overwrite=overwrite)
+    found = read_json(folder / "findings.json")
+    for row in found["verdicts"]:
+        console.say(verdict_line(row))
+    done(folder, as_json, **(found if as_json else {}))
