@@ -9,7 +9,6 @@ import pytest
 
 from tuneloop.config import DataConfig
 from tuneloop.data import prepare
-from tuneloop.errors import DataError
 from tuneloop.records import SPLITS, read_examples
 from tuneloop.store import read_json
 
@@ -18,7 +17,8 @@ KNOWN: dict[str, tuple[int, int, str, dict[str, int]]] = {
     "alpaca": (15130, 15121, "alpaca", {"no_answer": 9}),
     "lamini_docs": (1400, 1395, "question_answer", {"duplicate": 4, "no_answer": 1}),
     "dolly": (2996, 2994, "alpaca", {"duplicate": 2}),
-    "llamafactory_demo/kto_en_demo.jsonl.gz": (300, 150, "messages", {"bad_answer": 150}),
+    "llamafactory_demo/kto_en_demo.jsonl.gz": (300, 300, "messages", {}),
+    "llamafactory_demo/dpo_en_demo.jsonl.gz": (300, 295, "preference", {"duplicate": 5}),
     "mmlu/validation.jsonl.gz": (1531, 1529, "multiple_choice", {"duplicate": 2}),
     "truthfulqa/generation_v1_817.jsonl.gz": (817, 817, "question_answer", {}),
 }
@@ -60,10 +60,18 @@ def test_arc_by_its_hub_name(
     assert row.prompt and row.prompt.endswith("\nAnswer:") and row.completion and row.completion.startswith(" ")
 
 
-def test_preference_pairs_are_refused_by_name(shared_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError) as error:
-        run(shared_dir / "data" / "llamafactory_demo" / "dpo_en_demo.jsonl.gz", tmp_path / "out")
-    assert "300 preference_pair" in error.value.what and not (tmp_path / "out").exists()
+def test_pairs_and_feedback_keep_both_answers(shared_dir: Path, tmp_path: Path) -> None:
+    pairs, marks = (shared_dir / "data" / "llamafactory_demo" / f"{name}_en_demo.jsonl.gz" for name in ("dpo", "kto"))
+    run(pairs, tmp_path / "pairs")
+    rows = [row for split in SPLITS for row in read_examples(tmp_path / "pairs", split)]
+    assert {row.kind for row in rows} == {"preference"}
+    for row in rows:
+        assert row.messages and row.messages[-1]["role"] == "user"
+        assert row.chosen and row.rejected and row.chosen != row.rejected
+        assert isinstance(row.chosen, list) and row.chosen[-1]["role"] == "assistant"
+    run(marks, tmp_path / "marks")
+    found = [row.desirable for split in SPLITS for row in read_examples(tmp_path / "marks", split)]
+    assert (found.count(True), found.count(False)) == (150, 150)
 
 
 def test_show_colours_the_trained_tokens(shared_dir: Path, stories: Path, tmp_path: Path) -> None:

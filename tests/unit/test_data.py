@@ -65,6 +65,62 @@ SHAPES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("multiple_choice", ARC, {"prompt": "Question: q\nAnswer:", "completion": " b"}),
     ("multiple_choice", {"question": "q", "choices": ["a", "b"], "answer": 0, "subject": "s"}, {"completion": " a"}),
     ("ending", {"query": "He", "choices": ["runs", "sits"], "gold": 1}, {"prompt": "He", "completion": " sits"}),
+    (
+        "preference",
+        {"prompt": "p", "chosen": "a", "rejected": "b"},
+        {"kind": "preference", "prompt": "p", "chosen": "a", "rejected": "b"},
+    ),
+    (
+        "preference",
+        {"chosen": turns("q", "a"), "rejected": turns("q", "b")},
+        {"messages": turns("q"), "chosen": turns("q", "a")[1:], "rejected": turns("q", "b")[1:]},
+    ),
+    (
+        "preference",
+        {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
+        {"messages": turns("q"), "chosen": turns("q", "a")[1:]},
+    ),
+    (
+        "preference",
+        {"prompt": "q", "chosen": turns("q", "a")[1:], "rejected": turns("q", "b")[1:]},
+        {"messages": turns("q"), "rejected": turns("q", "b")[1:]},
+    ),
+    (
+        "preference",
+        {"instruction": "q", "input": "x", "chosen": "a", "rejected": "b"},
+        {"messages": turns("q\n\nx"), "chosen": turns("q", "a")[1:]},
+    ),
+    ("messages", {"messages": turns("q", "a"), "label": False}, {"kind": "feedback", "desirable": False}),
+    ("messages", {"messages": turns("q", "a"), "label": "billing"}, {"kind": "chat", "meta": {"label": "billing"}}),
+    (
+        "prompt_completion",
+        {"prompt": "q", "completion": "a", "label": "True"},
+        {"kind": "feedback", "desirable": True, "completion": "a"},
+    ),
+    ("messages", {"messages": turns("q", "a"), "tools": '[{"type": "function"}]'}, {"tools": [{"type": "function"}]}),
+    (
+        "sharegpt",
+        {
+            "conversations": [
+                {"from": "human", "value": "q"},
+                {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'},
+                {"from": "observation", "value": "2"},
+                {"from": "gpt", "value": "a"},
+            ]
+        },
+        {
+            "messages": [
+                {"role": "user", "content": "q"},
+                {
+                    "role": "assistant",
+                    "content": "",
+                    "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}],
+                },
+                {"role": "tool", "content": "2"},
+                {"role": "assistant", "content": "a"},
+            ]
+        },
+    ),
     ("text", {"text": "only text"}, {"text": "only text", "kind": "text"}),
 ]
 
@@ -183,14 +239,17 @@ BAD_TURNS = [
     ({"messages": turns("", "a")}, "no_prompt"),
     ({"messages": [{"role": "wizard", "content": "q"}, *turns("q", "a")]}, "bad_turns"),
     ({"messages": [{"role": "user", "content": [{"type": "image"}]}, *turns("q", "a")]}, "wrong_type"),
-    ({"messages": turns("q", "a"), "label": False}, "bad_answer"),
+    ({"messages": turns("q", "a"), "tools": [1]}, "wrong_type"),
     ({"question": "q", "answer": None}, "no_answer"),
     ({"question": "q", "answer": {"nested": None}}, "wrong_type"),
     ({"question": "q", "answer": float("nan")}, "no_answer"),
     ({"question": " ", "answer": "a"}, "no_prompt"),
     ({"question": "q", "choices": ["a", "b"], "answer": 2}, "no_answer"),
     ({"question": "q", "choices": ["a", None], "answer": 0}, "wrong_type"),
-    ({"prompt": "p", "chosen": "a", "rejected": "b"}, "preference_pair"),
+    ({"prompt": "p", "chosen": "a", "rejected": "a"}, "same_answers"),
+    ({"chosen": "a", "rejected": "b"}, "no_prompt"),
+    ({"prompt": "p", "chosen": "a", "rejected": ""}, "no_answer"),
+    ({"prompt": turns("q"), "chosen": turns("q"), "rejected": turns("q", "b")}, "bad_turns"),
     ({"text": ""}, "no_text"),
 ]
 

@@ -55,8 +55,12 @@ def trim(text: str, counts: Counter[str]) -> str:
 def clean(example: Example, counts: Counter[str]) -> Example:
     """In place. Raw prompts and completions keep their ends, where a blank is part of the tokens."""
     before = sum(counts.values())
-    for message in example.messages or []:
+    sides = [side for side in (example.chosen, example.rejected) if isinstance(side, list)]
+    for message in [*(example.messages or []), *(turn for side in sides for turn in side)]:
         message["content"] = trim(fix(message["content"], counts), counts)
+    for name in ("chosen", "rejected"):
+        if isinstance(text := getattr(example, name), str):
+            setattr(example, name, fix(text, counts))
     if example.text is not None:
         example.text = trim(fix(example.text, counts), counts)
     if example.prompt is not None:

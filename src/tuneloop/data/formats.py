@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tuneloop.data import choices, turns
+from tuneloop.data import choices, pairs, turns
 from tuneloop.data.rows import Refused, scalars
 from tuneloop.errors import UsageError, nearest
 from tuneloop.records import Example
@@ -100,22 +100,34 @@ def _plain(row: Row) -> Example:
     return Example(kind="text", text=as_text(row["text"], "text", "no_text"))
 
 
+FEEDBACK = ("label", "kto_tag", "desirable")
 ANSWERS = ("answer", "output", "response", "best_answer")
 FORMATS: dict[str, Format] = {
     f.name: f
     for f in (
-        Format("messages", {"messages": ("messages",)}, {"label": ("label", "kto_tag")}, turns.messages),
-        Format(
-            "sharegpt",
-            {"conversations": ("conversations", "conversation")},
-            {"system": ("system",), "chosen": ("chosen",), "label": ("kto_tag",)},
-            turns.sharegpt,
-        ),
         Format(
             "preference",
             {"chosen": ("chosen",), "rejected": ("rejected",)},
-            {"prompt": ("prompt", "question", "instruction")},
-            turns.preference,
+            {
+                "messages": ("messages", "conversations", "conversation"),
+                "prompt": ("prompt",),
+                "question": ("question", "instruction"),
+                "input": ("input",),
+                "system": ("system",),
+            },
+            pairs.preference,
+        ),
+        Format(
+            "messages",
+            {"messages": ("messages",)},
+            {"tools": ("tools", "functions"), "label": FEEDBACK},
+            pairs.with_feedback(turns.messages),
+        ),
+        Format(
+            "sharegpt",
+            {"conversations": ("conversations", "conversation")},
+            {"system": ("system",), "tools": ("tools",), "label": FEEDBACK},
+            pairs.with_feedback(turns.sharegpt),
         ),
         Format(
             "ending",
@@ -136,10 +148,15 @@ FORMATS: dict[str, Format] = {
         Format(
             "alpaca",
             {"instruction": ("instruction",), "output": ("output", "response")},
-            {"input": ("input", "context"), "system": ("system",), "history": ("history",)},
-            _alpaca,
+            {"input": ("input", "context"), "system": ("system",), "history": ("history",), "label": ("kto_tag",)},
+            pairs.with_feedback(_alpaca),
         ),
-        Format("prompt_completion", {"prompt": ("prompt",), "completion": ("completion",)}, {}, _prompt),
+        Format(
+            "prompt_completion",
+            {"prompt": ("prompt",), "completion": ("completion",)},
+            {"label": FEEDBACK},
+            pairs.with_feedback(_prompt),
+        ),
         Format(
             "question_answer",
             {"question": ("question", "query", "prompt", "input"), "answer": ANSWERS},
@@ -226,7 +243,7 @@ def detect(row: Row) -> str | None:
 def _shape(name: str, row: Row) -> bool:
     if name in ("multiple_choice", "ending"):
         return choices.looks(row)
-    if name in ("messages", "sharegpt"):
+    if name in ("messages", "sharegpt") and "chosen" not in row:
         return turns.looks(next(iter(row.values())), name)
     return True
 
@@ -245,7 +262,10 @@ def convert(raw: Row, plan: Plan) -> tuple[Example, str]:
         raise _misfit(raw, plan)
     values = {field: raw.get(column) for field, column in found.items()}
     example = FORMATS[name].build(values)
-    return replace(example, meta={**scalars(raw, set(found.values())), **example.meta}), name
+    used = set(found.values())
+    if "label" in found and example.desirable is None and example.label is None:
+        used.discard(found["label"])  # a label that is no feedback is told on, not lost
+    return replace(example, meta={**scalars(raw, used), **example.meta}), name
 
 
 def _known(name: str) -> set[str]:

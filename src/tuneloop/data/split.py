@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from tuneloop.data.rows import Refused
 from tuneloop.records import Example
@@ -12,7 +13,10 @@ ORDER = {"test": 0, "valid": 1, "train": 2}
 
 
 def prompt_and_answer(example: Example) -> tuple[str, str]:
-    """What is asked and what is answered; plain text is both in one."""
+    """What is asked and what is answered; plain text is both in one, a pair answers with both sides."""
+    if example.chosen is not None:
+        asked = _spoken(example.messages) if example.messages is not None else example.prompt or ""
+        return asked, "\n\n".join(_spoken(side) for side in (example.chosen, example.rejected))
     if example.messages is not None:
         turns = [f"{m['role']}: {m['content']}" for m in example.messages[:-1]]
         only = example.messages[0]["content"] if len(example.messages) == 2 else "\n".join(turns)
@@ -20,6 +24,13 @@ def prompt_and_answer(example: Example) -> tuple[str, str]:
     if example.text is not None:
         return example.text, ""
     return example.prompt or "", example.completion or ""
+
+
+def _spoken(turns: list[dict[str, Any]] | str | None) -> str:
+    if isinstance(turns, list):
+        only = turns[0]["content"] if len(turns) == 1 else "\n".join(f"{m['role']}: {m['content']}" for m in turns)
+        return str(only)
+    return turns or ""
 
 
 def deduplicate(
@@ -30,7 +41,7 @@ def deduplicate(
     kept: list[int] = []
     refused: list[tuple[int, Refused]] = []
     for index, (example, hint) in enumerate(zip(rows, hints, strict=True)):
-        place = (hint, duplicate_key(*prompt_and_answer(example)))
+        place = (hint, duplicate_key(*prompt_and_answer(example)) + str(example.desirable))
         if place not in first:
             first[place] = example.id
             kept.append(index)

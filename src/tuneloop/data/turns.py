@@ -22,6 +22,7 @@ SPEAKERS = {
     "system": "system",
     "tool": "tool",
     "observation": "tool",
+    "function_call": "assistant",
 }
 
 
@@ -43,41 +44,40 @@ def looks(value: object, name: str) -> bool:
         held = as_list(value, "")
     except Refused:
         return False
-    return all(isinstance(turn, dict) for turn in held) and bool(held or name == "messages")
+    return all(isinstance(one, dict) for one in held) and bool(held or name == "messages")
 
 
 def messages(row: Row) -> Example:
-    return _conversation(as_list(row["messages"], "messages"), row)
+    return _with_tools(_conversation(as_list(row["messages"], "messages")), row)
 
 
 def sharegpt(row: Row) -> Example:
-    if row.get("chosen"):
-        raise Refused("preference_pair", field="chosen", cure="keep the chosen answer as the last turn")
     held = as_list(row["conversations"], "conversations")
     system = row.get("system")
     head = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
-    return _conversation([*head, *held], row)
+    return _with_tools(_conversation([*head, *held]), row)
 
 
-def preference(row: Row) -> Example:
-    raise Refused("preference_pair", field="chosen", cure="keep prompt and chosen answer as a conversation")
+def _with_tools(example: Example, row: Row) -> Example:
+    """Fills `tools` from a column that holds a list, or one as JSON text."""
+    value = row.get("tools")
+    if value is None or value in ("", [], "[]"):
+        return example
+    held = as_list(value, "tools")
+    if not all(isinstance(one, dict) for one in held):
+        raise Refused("wrong_type", field="tools", value=value, cure="write a list of objects")
+    example.tools = held
+    return example
 
 
-def _conversation(held: list[Any], row: Row) -> Example:
-    if row.get("label") in (False, 0, "false", "False"):
-        raise Refused(
-            "bad_answer",
-            field="label",
-            value=row["label"],
-            cure="answers marked false are not imitated; delete the row",
-        )
+def _conversation(held: list[Any]) -> Example:
     if not held:
         raise Refused("bad_turns", field="messages", value=held, cure="write at least a user and an assistant turn")
-    found = [_turn(turn, number) for number, turn in enumerate(held)]
+    found = [turn(value, number) for number, value in enumerate(held)]
     while found and found[-1]["role"] in ("system", "developer"):
         found.pop()
-    if not any(turn["role"] == "assistant" for turn in found):
-        roles = ", ".join(turn["role"] for turn in found)
+    if not any(t["role"] == "assistant" for t in found):
+        roles = ", ".join(t["role"] for t in found)
         raise Refused("no_answer", field="messages", value=roles, cure="add an assistant turn or delete the row")
     if found[-1]["role"] != "assistant":
         raise Refused(
@@ -89,21 +89,42 @@ def _conversation(held: list[Any], row: Row) -> Example:
     return Example(messages=found)
 
 
-def _turn(turn: object, number: int) -> Row:
-    place = f"messages[{number}]"
-    if not isinstance(turn, dict):
-        raise Refused("wrong_type", field=place, value=turn, cure='write {"role": ..., "content": ...}')
-    speaker = turn.get("role", turn.get("from"))
+def turn(value: object, number: int, field: str = "messages") -> Row:
+    """One turn with the role and content that the rest of the package knows; refused where it has none."""
+    place = f"{field}[{number}]"
+    if not isinstance(value, dict):
+        raise Refused("wrong_type", field=place, value=value, cure='write {"role": ..., "content": ...}')
+    speaker = value.get("role", value.get("from"))
     role = str(speaker) if speaker in ROLES else SPEAKERS.get(str(speaker).lower())
     if role is None:
         cure = "one of " + ", ".join(sorted(ROLES | set(SPEAKERS)))
         raise Refused("bad_turns", field=f"{place}.role", value=speaker, cure=cure)
-    content = _content(turn.get("content", turn.get("value")), place)
-    if not content.strip() and not turn.get("tool_calls"):
+    if speaker == "function_call":
+        return _function_call(value.get("value"), place)
+    content = _content(value.get("content", value.get("value")), place)
+    if not content.strip() and not value.get("tool_calls"):
         reason = "no_answer" if role == "assistant" else "no_prompt"
         raise Refused(reason, field=f"{place}.content", value=content, cure="fill it in or delete the row")
-    kept = {name: turn[name] for name in ("name", "tool_calls", "tool_call_id", "weight") if turn.get(name) is not None}
+    extra = ("name", "tool_calls", "tool_call_id", "weight")
+    kept = {name: value[name] for name in extra if value.get(name) is not None}
     return {"role": role, "content": content, **kept}
+
+
+def _function_call(value: object, place: str) -> Row:
+    """ShareGPT's `function_call` turn, a JSON object or list of {name, arguments}, as an assistant's tool calls."""
+    try:
+        held = json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError as error:
+        raise Refused("broken_json", field=f"{place}.value", value=value, cure="mend the JSON of the call") from error
+    calls: list[Any] = held if isinstance(held, list) else [held]
+    if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
+        raise Refused("wrong_type", field=f"{place}.value", value=value, cure='write {"name": ..., "arguments": ...}')
+    functions = [{"name": call["name"], "arguments": call.get("arguments", {})} for call in calls]
+    return {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": one} for one in functions],
+    }
 
 
 def _content(value: object, place: str) -> str:

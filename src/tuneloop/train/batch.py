@@ -46,7 +46,9 @@ def load_items(data: Path, split: str, tokenizer: Any, max_length: int, dropped:
     for example in read_examples(data, split):
         item = _item(example, tokenizer)
         reason = ""
-        if len(item.input_ids) > max_length:
+        if example.kind == "preference" or example.desirable is False:
+            reason = "no single good answer to imitate"
+        elif len(item.input_ids) > max_length:
             reason = f"{len(item.input_ids)} tokens, more than max_length {max_length}"
         elif not any(item.trained[1:]) or item.weight <= 0:
             reason = "no trained token"
