@@ -29,6 +29,11 @@ KEYLESS = {
     "report_to",
     "save_steps",
     "save_total_limit",
+    "devices",
+    "parallel",
+    "max_restarts",
+    "gradient_checkpointing",
+    "activation_offload",
 }
 PACKAGES = (
     "tuneloop",
@@ -168,9 +173,15 @@ def _folder_hash(folder: Path) -> str:
 
 
 def run_key(stage: str, schema: int, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    kept = {name: value for name, value in config.items() if name not in KEYLESS}
-    text = json.dumps([stage, schema, kept, dict(inputs)], sort_keys=True, default=str)
+    text = json.dumps([stage, schema, _keyed(config), dict(inputs)], sort_keys=True, default=str)
     return sha256_text(text)
+
+
+def _keyed(value: Any) -> Any:
+    """The settings that can change a result, at every depth."""
+    if isinstance(value, Mapping):
+        return {name: _keyed(inner) for name, inner in value.items() if name not in KEYLESS}
+    return value
 
 
 class Run:

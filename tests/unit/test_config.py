@@ -67,3 +67,11 @@ def test_missing_file() -> None:
 def test_task_shorthand() -> None:
     tasks = load(None, ["eval.tasks=[mmlu:5, {task: arc_easy, limit: 3}]"]).config.eval.tasks
     assert [(t.task, t.shots, t.limit) for t in tasks] == [("mmlu", 5, None), ("arc_easy", None, 3)]
+
+
+def test_auto_and_the_trainer_spellings_are_read() -> None:
+    sets = ["train.learning_rate=auto", "train.gradient_checkpointing=true", "train.report_to=tensorboard"]
+    found = load(None, [*sets, "train.eval_tasks=[arc_easy, mmlu:2]"]).config.train
+    assert (found.learning_rate, found.auto, found.gradient_checkpointing) == (None, ["learning_rate"], "full")
+    assert (found.report_to, [t.shots for t in found.eval_tasks]) == (["tensorboard"], [None, 2])
+    assert type(found).model_validate(found.model_dump()) == found

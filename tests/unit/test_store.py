@@ -44,6 +44,8 @@ def test_another_key_is_refused_until_overwrite(tmp_path: Path) -> None:
 
 def test_settings_that_cannot_change_a_result_are_not_in_the_key() -> None:
     assert store.run_key("train", 1, {"seed": 0, "save_steps": 1}, {}) == store.run_key("train", 1, {"seed": 0}, {})
+    one, two = ({"train": {"seed": 0, "devices": n}} for n in (1, 2))
+    assert store.run_key("train", 1, one, {}) == store.run_key("train", 1, two, {})
     assert store.run_key("train", 1, {"seed": 0}, {}) != store.run_key("train", 1, {"seed": 1}, {})
     assert store.run_key("train", 1, {}, {}) != store.run_key("train", 2, {}, {})
 

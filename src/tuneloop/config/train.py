@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tuneloop.config.base import Section
+from tuneloop.config.eval import TaskSpec
+
+# Keys whose value may be `auto`: measured at the start, and said with the reason.
+AUTO = ("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 class TrainConfig(Section):
@@ -33,12 +37,52 @@ class TrainConfig(Section):
     eval_steps: int | None = Field(None, ge=1, description="None: once an epoch")
     save_steps: int | None = Field(None, ge=1, description="None: once an epoch")
     save_total_limit: int = Field(2, ge=1)
-    early_stopping_patience: int | None = Field(None, ge=1, description="evaluations without a better valid loss")
+    metric_for_best_model: str = Field("valid_loss", description="or the name of one of eval_tasks")
+    early_stopping_patience: int | None = Field(None, ge=1, description="evaluations without a better value of it")
     load_best_model_at_end: bool = True
     merge: bool = Field(
         False,
         description="also write the full model beside the adapter, logits compared",
     )
+    eval_tasks: list[TaskSpec] = Field(default_factory=list, description="scored at every evaluation, on a fixed slice")
+    eval_task_limit: int = Field(64, ge=1, description="rows of the slice where a task names no limit")
+    eval_samples: int = Field(0, ge=0, description="answers to valid rows written at every evaluation")
+    gradient_checkpointing: Literal["none", "selective", "full"] = Field(
+        "none", description="selective computes every second layer again, full every layer"
+    )
+    activation_offload: bool = Field(False, description="keeps activations in CPU memory between forward and backward")
+    devices: int = Field(1, ge=1, description="processes, one a device; a step holds the same examples for any number")
+    parallel: Literal["ddp", "fsdp"] = Field("ddp", description="whole copies, or weights and states in shards (FSDP2)")
+    max_restarts: int = Field(2, ge=0, description="starts after a lost process, from the last checkpoint")
+    report_to: list[Literal["tensorboard", "trackio", "mlflow", "wandb"]] = Field(
+        default_factory=list, description="beside log.jsonl, which is always written"
+    )
+    auto: list[Literal["learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps"]] = Field(
+        default_factory=list, description="filled by writing `auto` as the value of such a key"
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_words(cls, value: Any) -> Any:
+        """`learning_rate: auto` moves into `auto`; booleans and single names as the HF trainer takes them."""
+        if not isinstance(value, dict):
+            return value
+        value = dict(value)
+        asked = [key for key in AUTO if value.get(key) == "auto"]
+        if asked:
+            value["auto"] = [*value.get("auto", []), *asked]
+            value = {key: inner for key, inner in value.items() if key not in asked}
+        again = {True: "full", False: "none", "off": "none"}
+        if "gradient_checkpointing" in value and not isinstance(value["gradient_checkpointing"], list | dict):
+            value["gradient_checkpointing"] = again.get(
+                value["gradient_checkpointing"], value["gradient_checkpointing"]
+            )
+        if value.get("report_to") in ("none", None):
+            value.pop("report_to", None)
+        for key in ("report_to", "eval_tasks"):
+            if isinstance(value.get(key), str):
+                value[key] = value[key].split(",")
+        return value
