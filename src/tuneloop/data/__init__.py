@@ -141,6 +141,8 @@ def _read_part(config: DataConfig, part: Part, side: str | None, held: _Gathered
             continue
         seen[name] += 1
         example.source = {"uri": part.uri, "line": raw.line, "sha256": digest, "licence": None}
+        if example.generator is not None:
+            example.source["licence"] = example.generator.get("licence")
         example.id = example_id(example)
         held.rows.append(example)
         held.hints.append(side or part.split)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tuneloop.data import choices, pairs, turns
+from tuneloop.data import choices, own, turns
 from tuneloop.data.rows import Refused, scalars
 from tuneloop.errors import UsageError, nearest
 from tuneloop.records import Example
@@ -105,6 +106,14 @@ ANSWERS = ("answer", "output", "response", "best_answer")
 FORMATS: dict[str, Format] = {
     f.name: f
     for f in (
+        Format("generated", {name: (name,) for name in own.MARKS}, {name: (name,) for name in own.CARRIED}, own.build),
+        Format("messages", {"messages": ("messages",)}, {"label": ("label", "kto_tag")}, turns.messages),
+        Format(
+            "sharegpt",
+            {"conversations": ("conversations", "conversation")},
+            {"system": ("system",), "chosen": ("chosen",), "label": ("kto_tag",)},
+            turns.sharegpt,
+        ),
         Format(
             "preference",
             {"chosen": ("chosen",), "rejected": ("rejected",)},

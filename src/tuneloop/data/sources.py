@@ -13,6 +13,7 @@ from tuneloop.console import say
 from tuneloop.data.read import SUFFIXES, TEXT_SUFFIXES, kind, readable
 from tuneloop.data.rows import Raw
 from tuneloop.errors import DataError, PrerequisiteError, UsageError
+from tuneloop.store import read_json, require_run
 
 SPLIT_NAMES = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
@@ -70,6 +71,9 @@ def parts(name: str, path: Path | None) -> list[Part]:
         return _hub_parts(name)
     if path.is_file():
         return [Part(str(path), path)]
+    if (path / "run.json").is_file() and read_json(path / "run.json").get("stage") == "generate":
+        require_run(path, "generate")
+        return [Part(str(path / "rows.jsonl"), path / "rows.jsonl")]
     if (path / "run.json").is_file():
         raise UsageError(
             135, "a folder that tuneloop wrote, not rows", where=str(path), cure="give the files it was made from"

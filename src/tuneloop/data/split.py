@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from tuneloop.data.lineage import RANK, inherit_groups, inherit_splits
 from tuneloop.data.rows import Refused
 from tuneloop.records import Example
 from tuneloop.text import duplicate_key, group_key, key, share
-
-ORDER = {"test": 0, "valid": 1, "train": 2}
 
 
 def prompt_and_answer(example: Example) -> tuple[str, str]:
@@ -74,7 +73,10 @@ class _Union:
 
 
 def assign_groups(rows: Iterable[Example], columns: Iterable[str | None]) -> None:
-    """Sets `group`: rows with the same prompt, or the same value of the group column, directly or through others."""
+    """Sets `group`: rows with the same prompt, or the same value of the group column, directly or through others.
+
+    A generated row joins the group of its ancestors.
+    """
     union, keys = _Union(), []
     held = list(rows)
     for example, column in zip(held, columns, strict=True):
@@ -85,6 +87,7 @@ def assign_groups(rows: Iterable[Example], columns: Iterable[str | None]) -> Non
             union.join(own, key("column", column))
     for example, own in zip(held, keys, strict=True):
         example.group = union.find(own)
+    inherit_groups(held)
 
 
 def assign_splits(
@@ -93,7 +96,7 @@ def assign_splits(
     """Sets `split` and returns the rows to refuse because their group stands in a split of higher rank.
 
     Hints win. Rows without one, and those of a train file where no file gives that split, are divided by the hash of
-    their group; `test` and `valid` are shares of groups.
+    their group; `test` and `valid` are shares of groups. Generated rows stand where their ancestors do.
     """
     has_test, has_valid = "test" in hints, "valid" in hints
     test_share = 0.0 if has_test else test
@@ -106,9 +109,10 @@ def assign_splits(
             example.split = "test"
         else:
             example.split = "valid" if side < test_share + valid_share else "train"
+    inherit_splits(rows)
     best: dict[str, str] = {}
     for example in rows:
-        best[example.group] = min(best.get(example.group, "train"), example.split, key=ORDER.__getitem__)
+        best[example.group] = min(best.get(example.group, "train"), example.split, key=RANK.__getitem__)
     owner: dict[tuple[str, str], str] = {}
     for example in rows:
         owner.setdefault((example.group, example.split), example.id)
