@@ -9,9 +9,10 @@ import pytest
 import torch
 from tests.recipe.tiny import tiny_model
 
-from tuneloop.train.attention import NAME, packed, plan, register, why_not
-from tuneloop.train.batch import Item, pack, pad, plan_steps, targets
-from tuneloop.train.objective import token_losses, weighted
+from tuneloop.train.attention import NAME, packed, plan, register, runs, why_not
+from tuneloop.train.batch import Item, pack, pad, plan_steps
+from tuneloop.train.objectives.sft import sft
+from tuneloop.train.objectives.tokens import token_losses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -30,11 +31,12 @@ def items(count: int = 7, seed: int = 0) -> list[Item]:
 def gradients(model: Any, parts: list[list[Item]], *, packing: bool) -> tuple[float, torch.Tensor]:
     model.set_attn_implementation(NAME if packing else "sdpa")
     model.zero_grad()
-    mass = sum(item.weight * len(targets(item)) for part in parts for item in part)
+    objective = sft()
+    mass = objective.mass([item for part in parts for item in part])
     total = 0.0
     for part in parts:
         layout = pack(part, CPU) if packing else pad(part, 0, CPU)
-        loss = weighted(token_losses(model, layout), layout, [item.weight for item in part]) / mass
+        loss = objective.outcome(model, layout, part).total / mass
         loss.backward()
         total += loss.item()
     return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
@@ -91,17 +93,20 @@ def test_a_wrong_layout_would_be_seen() -> None:
     model.set_attn_implementation(NAME)
     layout = pack(rows, CPU)
     right = token_losses(model, layout)
-    layout.lengths = [sum(layout.lengths)]
+    layout.texts = [range(layout.input_ids.shape[1])]
     assert not torch.allclose(right, token_losses(model, layout), rtol=1e-3)
 
 
 def test_groups_cover_the_row_once() -> None:
     lengths = [3, 3, 9, 12, 40, 41, 41, 90]
-    groups = plan(lengths)
-    assert [g.start for g in groups] == [0, *[g.stop for g in groups[:-1]]]
-    assert groups[-1].stop == sum(lengths)
-    assert sum(g.count for g in groups) == len(lengths)
-    assert len(groups) < len(lengths)
+    found = plan(runs(lengths))
+    assert sum(g.count for g in found.groups) == len(lengths)
+    assert len(found.groups) < len(lengths)
+    places = torch.cat(
+        [g.spread if g.spread is not None else g.start + torch.arange(g.count * g.width) for g in found.groups]
+    )
+    assert found.collect is not None
+    assert places[found.collect].tolist() == list(range(sum(lengths)))
 
 
 def test_without_a_layout_it_is_plain_causal_attention() -> None:
@@ -111,7 +116,7 @@ def test_without_a_layout_it_is_plain_causal_attention() -> None:
     want = model(ids).logits
     model.set_attn_implementation(NAME)
     assert torch.allclose(model(ids).logits, want, atol=1e-5)
-    with packed([20]):
+    with packed(runs([20])):
         assert torch.allclose(model(ids).logits, want, atol=1e-5)
 
 

@@ -1,17 +1,19 @@
 """Attention over packed rows: each example sees itself alone.
 
 A packed micro-batch is one row of T tokens without padding. Everything but attention treats tokens one by one; inside
-attention, examples of near length are laid side by side and run under the ordinary causal kernel. Space after a short
-one is filled with its own last token: causality keeps it out of every real token's sight, and what is computed there is
-thrown away, so values and gradients are exactly those of the example alone.
+attention, texts of near length are laid side by side and run under the ordinary causal kernel. Space after a short one
+is filled with its own last token: causality keeps it out of every real token's sight, and what is computed there is
+thrown away, so values and gradients are exactly those of the text alone. The two texts of a preference pair share the
+tokens of their common beginning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -24,57 +26,74 @@ UNKNOWN = ("softcap", "s_aux", "position_bias", "sliding_window")
 
 @dataclass(slots=True)
 class Group:
-    """`count` examples laid out `width` tokens wide; tokens [start, stop) of the packed row.
+    """`count` texts laid out `width` tokens wide.
 
-    `spread` (count * width,) says which token fills each place, `collect` (stop - start,) where each token went;
-    both are None when all have the same length.
+    `spread` (count * width,) says which token of the packed row fills each place; None when the places are the
+    tokens [start, start + count * width).
     """
 
     start: int
-    stop: int
     count: int
     width: int
     spread: torch.Tensor | None
+
+
+@dataclass(slots=True)
+class Plan:
+    """The groups, and `collect` (T,): where in their joined places each token's result stands (None: in order)."""
+
+    groups: list[Group]
     collect: torch.Tensor | None
 
 
-_layout: ContextVar[list[Group] | None] = ContextVar("tuneloop_layout", default=None)
+_layout: ContextVar[Plan | None] = ContextVar("tuneloop_layout", default=None)
 
 
-def plan(lengths: list[int], device: str = "cpu") -> list[Group]:
-    """Neighbouring examples share a group while the longest is at most a quarter (or 8 tokens) above the shortest."""
+def runs(lengths: list[int]) -> list[Sequence[int]]:
+    """Texts of these lengths end to end."""
+    ends = list(accumulate(lengths))
+    return [range(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+
+
+def plan(texts: Sequence[Sequence[int]], device: str = "cpu") -> Plan:
+    """Neighbouring texts share a group while the longest is at most a quarter (or 8 tokens) above the shortest.
+
+    A token that several texts share is taken from the first of them: before it they are the same.
+    """
+    lengths = [len(text) for text in texts]
     groups: list[Group] = []
-    first = start = 0
-    for i in range(1, len(lengths) + 1):
+    where: dict[int, int] = {}
+    first = offset = 0
+    for i in range(1, len(texts) + 1):
         inside = lengths[first : i + 1]
-        if i < len(lengths) and max(inside) <= max(min(inside) * 1.25, min(inside) + 8):
+        if i < len(texts) and max(inside) <= max(min(inside) * 1.25, min(inside) + 8):
             continue
-        groups.append(_group(start, lengths[first:i], device))
-        start = groups[-1].stop
+        groups.append(_group(texts[first:i], offset, where, device))
+        offset += groups[-1].count * groups[-1].width
         first = i
-    return groups
+    total = max(where) + 1 if where else 0
+    collect = [where[token] for token in range(total)]
+    in_order = offset == total and collect == list(range(total))
+    return Plan(groups, None if in_order else torch.tensor(collect, device=device))
 
 
-def _group(start: int, lengths: list[int], device: str) -> Group:
-    width, stop = max(lengths), start + sum(lengths)
-    if min(lengths) == width:
-        return Group(start, stop, len(lengths), width, None, None)
+def _group(texts: Sequence[Sequence[int]], offset: int, where: dict[int, int], device: str) -> Group:
+    """Notes in `where` at which place of all groups each token stands."""
+    width = max(map(len, texts))
     spread: list[int] = []
-    collect: list[int] = []
-    offset = 0
-    for row, length in enumerate(lengths):
-        spread += [offset + min(i, length - 1) for i in range(width)]
-        collect += [row * width + i for i in range(length)]
-        offset += length
-    return Group(
-        start, stop, len(lengths), width, torch.tensor(spread, device=device), torch.tensor(collect, device=device)
-    )
+    for row, text in enumerate(texts):
+        for place, token in enumerate(text):
+            where.setdefault(token, offset + row * width + place)
+        spread += [*text, *[text[-1]] * (width - len(text))]
+    start = texts[0][0]
+    plain = spread == list(range(start, start + len(spread)))
+    return Group(start, len(texts), width, None if plain else torch.tensor(spread, device=device))
 
 
 @contextmanager
-def packed(lengths: list[int], device: torch.device | str = "cpu") -> Iterator[None]:
-    """Inside, rows are examples of these lengths, end to end (their sum is T)."""
-    token = _layout.set(plan(lengths, str(device)))
+def packed(texts: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Iterator[None]:
+    """Inside, a row of T tokens is attended text by text; `texts` cover all T tokens."""
+    token = _layout.set(plan(texts, str(device)))
     try:
         yield
     finally:
@@ -98,26 +117,25 @@ def packed_attention(
     known = [name for name in UNKNOWN if features.get(name) is not None]
     if known:
         raise ValueError(f"packed attention does not know {', '.join(known)}")
-    groups = _layout.get() or [Group(0, query.shape[2], 1, query.shape[2], None, None)]
+    layout = _layout.get() or Plan([Group(0, 1, query.shape[2], None)], None)
     if key.shape[1] != query.shape[1]:
         repeats = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     heads = [x[0].transpose(0, 1) for x in (query, key, value)]
-    parts = [_attend(group, heads, scaling, dropout) for group in groups]
-    return (parts[0] if len(parts) == 1 else torch.cat(parts))[None], None
+    parts = [_attend(group, heads, scaling, dropout) for group in layout.groups]
+    joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return (joined if layout.collect is None else joined.index_select(0, layout.collect))[None], None
 
 
 def _attend(group: Group, heads: list[torch.Tensor], scaling: float | None, dropout: float) -> torch.Tensor:
-    """(T, H, D) of one group."""
+    """(count * width, H, D): the places of one group."""
     laid = []
+    places = group.count * group.width
     for x in heads:
-        part = x[group.start : group.stop]
-        if group.spread is not None:
-            part = part.index_select(0, group.spread)
+        part = x[group.start : group.start + places] if group.spread is None else x.index_select(0, group.spread)
         laid.append(part.reshape(group.count, group.width, *x.shape[1:]).transpose(1, 2))
     out = scaled_dot_product_attention(laid[0], laid[1], laid[2], is_causal=True, scale=scaling, dropout_p=dropout)
-    flat = out.transpose(1, 2).reshape(group.count * group.width, out.shape[1], out.shape[3])
-    return flat if group.collect is None else flat.index_select(0, group.collect)
+    return out.transpose(1, 2).reshape(places, out.shape[1], out.shape[3])
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

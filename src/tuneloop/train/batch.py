@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,25 +20,34 @@ from tuneloop.store import append_jsonl
 
 @dataclass(slots=True)
 class Item:
-    """One example ready to train on; `trained[i]` says that token i is a target."""
+    """One example ready to train on; `trained[i]` says that token i is a target.
+
+    A preference pair holds its shared beginning once: with `fork` (a, b), tokens [0, a) followed by [a, b) are the
+    chosen text, and [0, a) followed by [b, end) the rejected one.
+    """
 
     id: str
     input_ids: list[int]
     trained: list[bool]
     weight: float
+    fork: tuple[int, int] | None = None
+    desirable: bool = True
 
 
 @dataclass(slots=True)
 class Layout:
-    """Examples of one forward pass. Packed: one row of T tokens. Padded: a row an example and an attention mask."""
+    """Examples of one forward pass. Packed: one row of T tokens. Padded: a row a text and an attention mask.
+
+    A text is what attends to itself: one an example, or the two of a preference pair, chosen first.
+    """
 
     input_ids: torch.Tensor  # [1, T] or [B, T]
-    positions: torch.Tensor  # like input_ids, restarting at each example
+    positions: torch.Tensor  # like input_ids, restarting at each text
     mask: torch.Tensor | None  # [B, T] when padded
-    lengths: list[int]
+    texts: list[Sequence[int]]  # the tokens of each text: indices into the packed row
     source: torch.Tensor  # [N] flat index of the token that predicts
     target: torch.Tensor  # [N] the token to predict
-    owner: torch.Tensor  # [N] which example of the pass it belongs to
+    owner: torch.Tensor  # [N] which text of the pass it belongs to
 
 
 def load_items(data: Path, split: str, tokenizer: Any, max_length: int, dropped: Path) -> list[Item]:
@@ -92,48 +102,75 @@ def plan_steps(count: int, batch: int, epochs: float, max_steps: int | None, see
     return steps[:max_steps]
 
 
-def targets(item: Item) -> list[int]:
-    """Positions whose next token is trained."""
-    return [i for i, on in enumerate(item.trained[1:]) if on]
+def texts(item: Item) -> list[Sequence[int]]:
+    """The indices of the tokens of each text of an item."""
+    if item.fork is None:
+        return [range(len(item.input_ids))]
+    end, second = item.fork
+    return [range(second), [*range(end), *range(second, len(item.input_ids))]]
+
+
+def targets(item: Item) -> list[tuple[int, int, int]]:
+    """(text, place in the text of the token that predicts, the trained token), for every trained token."""
+    found = []
+    for number, text in enumerate(texts(item)):
+        for place, index in enumerate(text[1:]):
+            if item.trained[index]:
+                found.append((number, place, item.input_ids[index]))
+    return found
 
 
 def pack(items: list[Item], device: torch.device) -> Layout:
     """All examples end to end in one row."""
-    ids = [t for item in items for t in item.input_ids]
-    positions = [p for item in items for p in range(len(item.input_ids))]
-    lengths = [len(item.input_ids) for item in items]
-    starts = [sum(lengths[:i]) for i in range(len(lengths))]
-    flat = [start + p for start, item in zip(starts, items, strict=True) for p in targets(item)]
-    return _layout([ids], [positions], None, lengths, flat, [ids[i + 1] for i in flat], items, device)
+    ids: list[int] = []
+    positions: list[int] = []
+    laid: list[Sequence[int]] = []
+    goals: list[tuple[int, int, int]] = []
+    for item in items:
+        start, first = len(ids), len(laid)
+        ids += item.input_ids
+        own = texts(item)
+        if item.fork is None:
+            positions += range(len(item.input_ids))
+            laid.append(range(start, len(ids)))
+        else:
+            end, second = item.fork
+            positions += [*range(second), *range(end, end + len(item.input_ids) - second)]
+            laid += [[start + i for i in text] for text in own]
+        goals += [(first + text, start + own[text][place], token) for text, place, token in targets(item)]
+    return _layout([ids], [positions], None, laid, goals, device)
 
 
 def pad(items: list[Item], pad_id: int, device: torch.device) -> Layout:
-    """A row an example, padded on the right."""
-    width = max(len(item.input_ids) for item in items)
-    ids = [item.input_ids + [pad_id] * (width - len(item.input_ids)) for item in items]
-    mask = [[1] * len(item.input_ids) + [0] * (width - len(item.input_ids)) for item in items]
-    flat = [row * width + p for row, item in enumerate(items) for p in targets(item)]
-    goal = [item.input_ids[p + 1] for item in items for p in targets(item)]
-    lengths = [len(item.input_ids) for item in items]
-    return _layout(ids, [list(range(width))] * len(items), mask, lengths, flat, goal, items, device)
+    """A row a text, padded on the right."""
+    rows: list[list[int]] = []
+    goals: list[tuple[int, int, int]] = []
+    for item in items:
+        first = len(rows)
+        rows += [[item.input_ids[i] for i in text] for text in texts(item)]
+        goals += [(first + text, place, token) for text, place, token in targets(item)]
+    width = max(map(len, rows))
+    mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
+    ids = [row + [pad_id] * (width - len(row)) for row in rows]
+    flat = [(row, row * width + place, token) for row, place, token in goals]
+    laid = [range(len(row)) for row in rows]
+    return _layout(ids, [list(range(width))] * len(rows), mask, laid, flat, device)
 
 
 def _layout(
     ids: list[list[int]],
     positions: list[list[int]],
     mask: list[list[int]] | None,
-    lengths: list[int],
-    source: list[int],
-    target: list[int],
-    items: list[Item],
+    laid: Sequence[Sequence[int]],
+    goals: list[tuple[int, int, int]],
     device: torch.device,
 ) -> Layout:
-    owner = [i for i, item in enumerate(items) for _ in targets(item)]
+    owner, source, target = zip(*goals, strict=True) if goals else ((), (), ())
     return Layout(
         torch.tensor(ids, device=device),
         torch.tensor(positions, device=device),
         torch.tensor(mask, device=device) if mask is not None else None,
-        lengths,
+        list(laid),
         torch.tensor(source, dtype=torch.long, device=device),
         torch.tensor(target, dtype=torch.long, device=device),
         torch.tensor(owner, dtype=torch.long, device=device),

@@ -15,10 +15,12 @@ from tuneloop.models import context_length, load_model, load_tokenizer, locate, 
 from tuneloop.prompts import apply_template
 from tuneloop.records import read_examples
 from tuneloop.store import open_run, require_run, write_table, write_text
-from tuneloop.train.attention import NAME, packed, register, why_not
+from tuneloop.train.attention import NAME, packed, register, runs, why_not
 from tuneloop.train.batch import Item, load_items, targets
-from tuneloop.train.loop import State, Trainer, fit
+from tuneloop.train.loop import fit
+from tuneloop.train.objectives import build
 from tuneloop.train.optim import auto_rate
+from tuneloop.train.state import State, Trainer
 
 
 def train(config: TrainConfig, model: ModelConfig, data: Path, out: Path, *, overwrite: bool = False) -> Path:
@@ -72,7 +74,8 @@ def _prepare(config: TrainConfig, model: ModelConfig, data: Path, out: Path) -> 
         say("no valid split: the weights of the last step are kept")
     _introduce(network, items, config)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    return Trainer(network, config, items["train"], items["valid"], out, rate, packing, pad_id), tokenizer
+    trainer = Trainer(network, config, items["train"], items["valid"], out, rate, packing, pad_id, build(config))
+    return trainer, tokenizer
 
 
 def _network(config: TrainConfig, model: ModelConfig) -> Any:
@@ -118,7 +121,7 @@ def _differs(network: Any, width: int) -> str:
     try:
         network.set_attn_implementation(NAME)
         positions = torch.arange(width, device=network.device).repeat(2)[None]
-        with packed([width, width], network.device):
+        with packed(runs([width, width]), network.device):
             together = network(input_ids=torch.cat(rows)[None], position_ids=positions, use_cache=False).logits[0]
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         return f"its layers refuse it ({error})"

@@ -1,4 +1,4 @@
-"""The loss: cross-entropy at trained positions only, so the output projection runs nowhere else."""
+"""Cross-entropy at trained positions only, so the output projection runs nowhere else."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def token_losses(model: Any, layout: Layout) -> torch.Tensor:
     if layout.mask is not None:
         logits = model(**inputs, attention_mask=layout.mask).logits
     else:
-        with packed(layout.lengths, layout.input_ids.device):
+        with packed(layout.texts, layout.input_ids.device):
             logits = model(**inputs).logits
     return _cross_entropies(_at(logits, rows, where), layout.target)
 
@@ -61,11 +61,3 @@ def _cross_entropies(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor
 
 def _chunk(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return cross_entropy(logits.float(), target, reduction="none")
-
-
-def weighted(losses: torch.Tensor, layout: Layout, weights: list[float]) -> torch.Tensor:
-    """The sum of the losses, each times the weight of its example."""
-    if all(weight == 1.0 for weight in weights):
-        return losses.sum()
-    scale = torch.tensor(weights, device=losses.device)[layout.owner]
-    return (losses * scale).sum()
