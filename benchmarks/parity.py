@@ -56,10 +56,10 @@ def compare_task(
 
     task = KNOWN[name]
     room = ours.max_length + 1
-    items = choose(build_items(task, data=data), tokenizer, room, *sizes)
+    items = choose(build_items(task, data=data).items, tokenizer, room, *sizes)
     short = sizes[1] - sum(_long(i, tokenizer, room) for i in items)
     if short > 0:
-        more = build_items(task, shots=0 if task.pinned else LONG_SHOTS.get(name, 25), data=data, limit=40)
+        more = build_items(task, 0 if task.pinned else LONG_SHOTS.get(name, 25), data=data, limit=40).items
         items += [i for i in more if _long(i, tokenizer, room)][:short]
     requests = [(i.prompt, [f" {o}" for o in i.options]) for i in items]
     started = time.monotonic()

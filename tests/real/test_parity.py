@@ -56,7 +56,7 @@ def test_prompts_equal_lm_evals_templates(task: str, file: str, shared_dir: Path
     template = _yaml(file)["doc_to_text"]
     data = str(shared_dir / "data")
     docs, _ = load_docs(TASKS[task], TASKS[task].scored, data)
-    items = build_items(TASKS[task], data=data)
+    items = build_items(TASKS[task], data=data).items
     for doc, item in list(zip(docs, items, strict=True))[:300]:
         head = TASKS[task].head
         assert item.prompt == (head(item) if head else "") + apply_template(template, doc)

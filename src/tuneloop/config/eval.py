@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,7 +10,7 @@ from tuneloop.config.base import Section
 
 
 class TaskSpec(Section):
-    """A task as asked for: 'mmlu:5' is `{task: mmlu, shots: 5}`."""
+    """A task as asked for: 'mmlu:5' is `{task: mmlu, shots: 5}`, 'lm-eval:piqa' a task of lm-eval's."""
 
     task: str
     shots: int | None = Field(None, ge=0)
@@ -22,11 +22,10 @@ class TaskSpec(Section):
     @classmethod
     def _from_string(cls, value: Any) -> Any:
         if isinstance(value, str):
-            task, _, shots = value.partition(":")
-            return {
-                "task": task,
-                "shots": int(shots) if shots.isdigit() else (shots or None),
-            }
+            task, colon, shots = value.rpartition(":")
+            if colon and (shots.isdigit() or task != "lm-eval"):
+                return {"task": task, "shots": int(shots) if shots.isdigit() else shots}
+            return {"task": value}
         return value
 
 
@@ -34,6 +33,11 @@ class EvalConfig(Section):
     tasks: list[TaskSpec] = Field(default_factory=list)
     test_split: bool = Field(True, description="also score the test split of the data folder")
     limit: int | None = Field(None, ge=1, description="first rows of each task only")
+    quick: bool = Field(False, description="a fixed stratified subset of each task: minutes, with what it can detect")
+    shots_mode: Literal["fixed", "lm-eval"] = Field(
+        "fixed", description="the same shots for all rows, or lm-eval's own draw for each row"
+    )
+    shots_seed: int = Field(0, ge=0, description="which rows become shots")
     batch_tokens: int = Field(8192, ge=64, description="tokens in one forward pass")
     max_length: int | None = Field(None, ge=8)
     max_new_tokens: int = Field(64, ge=1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tuneloop.config import EvalConfig, ModelConfig
 from tuneloop.errors import UsageError
-from tuneloop.evaluate.benchmarks import run_task
+from tuneloop.evaluate.benchmarks import expand, run_task
 from tuneloop.evaluate.rows import Part, write_part
 from tuneloop.evaluate.split import Split, run_accuracy, run_generated, run_perplexity
 from tuneloop.models import context_length, load_model, load_tokenizer, locate
@@ -17,7 +17,6 @@ from tuneloop.prompts import apply_template
 from tuneloop.scoring import Scorer
 from tuneloop.stage import callable_stage
 from tuneloop.store import open_run, read_json, write_json
-from tuneloop.tasks import find
 
 __all__ = ["compare", "evaluate"]
 Work = tuple[str, Callable[[], Part]]
@@ -38,8 +37,7 @@ def evaluate(
 
     A task that was finished before a kill is not scored again. Raises UsageError 125 when there is nothing to score.
     """
-    for spec in config.tasks:
-        find(spec.task)
+    config = config.model_copy(update={"tasks": expand(config.tasks)})
     if not config.tasks and not (data and config.test_split):
         raise UsageError(125, "nothing to score", where="eval.tasks", cure="name a task, or give a data folder")
     target = str(adapter or model.adapter or model.name)

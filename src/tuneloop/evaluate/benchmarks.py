@@ -1,29 +1,77 @@
-"""Scores a benchmark: every option's log-likelihood, then the task's metric."""
+"""Scores a benchmark: every option's log-likelihood, or generated text, then the task's metric."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tuneloop import metrics
+from tuneloop import metrics, stats
 from tuneloop.config import EvalConfig, TaskSpec
 from tuneloop.console import say, warn
-from tuneloop.errors import TuneloopError
-from tuneloop.evaluate.rows import Part, Row, choice_row, score, share_score
+from tuneloop.evaluate.rows import Part, Row, blank, choice_row, score, share_score
+from tuneloop.lm import generate
 from tuneloop.scoring import Scorer, pair_tokens
-from tuneloop.tasks import Item, Task, build_items, find
+from tuneloop.tasks import PRESETS, Item, Shots, Task, build_items, find
+
+QUICK_ROWS = 200  # a task; docs/evaluate.md says what that many can show
+
+
+def expand(specs: Sequence[TaskSpec]) -> list[TaskSpec]:
+    """Presets replaced by their tasks; every name is looked up, so that a typing error ends here."""
+    found: list[TaskSpec] = []
+    for spec in specs:
+        if spec.task in PRESETS:
+            found += [spec.model_copy(update={"task": task, "shots": shots}) for task, shots in PRESETS[spec.task]]
+        else:
+            found.append(spec)
+    for spec in found:
+        find(spec.task)
+    return found
 
 
 def run_task(spec: TaskSpec, config: EvalConfig, scorer: Scorer, tokenizer: Any, few_shot: int) -> Part:
     """Rows and scores of one benchmark."""
-    task, name = find(spec.task), spec.name or spec.task
-    part = Part()
+    task = find(spec.task)
+    name, part = spec.name or task.name, Part()
     shots, items = _items(task, spec, config, few_shot, part)
+    known: dict[str, Any] = {"version": task.version, "shots": shots}
+    if task.grade is not None:
+        _written(task, name, items, part, scorer.model, tokenizer, known)
+    else:
+        _chosen(task, name, items, part, scorer, tokenizer, known)
+    if config.quick:
+        for entry in part.scores:
+            entry["detectable"] = _detectable(part.rows, entry)
+    _remarks(name, part)
+    return part
+
+
+def _items(task: Task, spec: TaskSpec, config: EvalConfig, few_shot: int, part: Part) -> tuple[int, list[Item]]:
+    limit = spec.limit or config.limit
+    pinned = task.pinned or task.shots_from is None
+    count = 0 if pinned else (spec.shots if spec.shots is not None else few_shot)
+    if pinned and spec.shots:
+        part.warnings.append(f"{spec.task}: shots are fixed by its definition; {spec.shots} were asked for")
+    shots = Shots(count, config.shots_mode, config.shots_seed)
+    quick = QUICK_ROWS if config.quick and not limit else None
+    built = build_items(task, shots, data=spec.data, limit=limit, quick=quick)
+    part.warnings += built.notes
+    return count, built.items
+
+
+def _row_key(number: int, item: Item) -> str:
+    return f"{number:05d}-{item.id}"[:60]
+
+
+def _chosen(
+    task: Task, name: str, items: list[Item], part: Part, scorer: Scorer, tokenizer: Any, known: dict[str, Any]
+) -> None:
     requests = [(item.prompt, [" " + option for option in item.options]) for item in items]
     scored = scorer.score(pair_tokens(tokenizer, requests), name)
     for number, (item, options) in enumerate(zip(items, scored, strict=True)):
-        row = choice_row(name, f"{number:05d}-{item.id}"[:60], options, item.options, item.gold)
+        row = choice_row(name, _row_key(number, item), options, item.options, item.gold)
         row |= {"question": item.question, "category": item.category, "group": item.group}
         row |= {"prompt_hash": part.prompt(item.prompt)}
         if item.texts:
@@ -33,39 +81,19 @@ def run_task(spec: TaskSpec, config: EvalConfig, scorer: Scorer, tokenizer: Any,
         elif not task.normalised:
             row["correct_norm"] = None
         part.rows.append(row)
-    part.scores = _scores(task, name, shots, items, part.rows)
-    _remarks(name, part)
-    return part
+    part.scores = _scores(task, name, items, part.rows, known)
 
 
-def _items(task: Task, spec: TaskSpec, config: EvalConfig, few_shot: int, part: Part) -> tuple[int, list[Item]]:
-    limit = spec.limit or config.limit
-    pinned = task.pinned or task.shots_from is None
-    shots = 0 if pinned else (spec.shots if spec.shots is not None else few_shot)
-    if pinned and spec.shots:
-        part.warnings.append(f"{spec.task}: shots are fixed by its definition; {spec.shots} were asked for")
-    try:
-        return shots, build_items(task, shots=shots, data=spec.data, limit=limit)
-    except TuneloopError:
-        if spec.shots is not None or not shots:
-            raise
-        part.warnings.append(f"{spec.task}: no rows to take shots from, scored without")
-        return 0, build_items(task, data=spec.data, limit=limit)
-
-
-def _scores(task: Task, name: str, shots: int, items: list[Item], rows: list[Row]) -> list[dict[str, Any]]:
+def _scores(task: Task, name: str, items: list[Item], rows: list[Row], known: dict[str, Any]) -> list[dict[str, Any]]:
     counts, right = [len(i.options) for i in items], [i.gold for i in items]
-    chance = metrics.chance(counts, [len(g) for g in right])
-    trivial = metrics.trivial([i.texts or i.options for i in items], right)
-    if task.metric == "mc2":
-        trivial = {}
-    known: dict[str, Any] = {"version": task.version, "shots": shots, "chance": chance, "baselines": trivial}
-    first = "mc2" if task.metric == "mc2" else "acc"
-    found = [share_score(name, first, [r["correct"] for r in rows], **known)]
+    known = {**known, "chance": metrics.chance(counts, [len(g) for g in right])}
+    known["baselines"] = {} if task.metric == "mc2" else metrics.trivial([i.texts or i.options for i in items], right)
+    found = [share_score(name, task.metric, [r["correct"] for r in rows], **known)]
     if task.normalised:
         found.append(share_score(name, "acc_norm", [r["correct_norm"] for r in rows], **known))
-    if task.by_category:
+    if task.by_category and not task.only:
         found.append(_macro(name, rows, known))
+        found += _groups(task, name, rows, known)
     return found
 
 
@@ -78,7 +106,50 @@ def _macro(name: str, rows: list[Row], known: dict[str, Any]) -> dict[str, Any]:
     errors = [float(np.var(v, ddof=1)) / len(v) if len(v) > 1 else 0.25 for v in by.values()]
     value, error = float(np.mean(means)), float(np.sqrt(np.sum(errors)) / len(by))
     interval = (error, max(0.0, value - 1.96 * error), min(1.0, value + 1.96 * error))
-    return score(name, "acc_macro", value, n=len(rows), interval=interval, **known)
+    note = f"mean over {len(by)} categories"
+    return score(name, "acc_macro", value, n=len(rows), interval=interval, **{**known, "note": note})
+
+
+def _groups(task: Task, name: str, rows: list[Row], known: dict[str, Any]) -> list[dict[str, Any]]:
+    """One score for each group of categories, weighted by rows, as lm-eval's groups are."""
+    found = []
+    for group, members in task.groups.items():
+        values = [row["correct"] for row in rows if row["category"] in members]
+        if values:
+            found.append(share_score(name, f"acc_{group}", values, **{**known, "baselines": {}}))
+    return found
+
+
+def _written(
+    task: Task, name: str, items: list[Item], part: Part, model: Any, tokenizer: Any, known: dict[str, Any]
+) -> None:
+    assert task.grade is not None
+    ids = [list(tokenizer(item.prompt)["input_ids"]) for item in items]
+    texts = generate(model, tokenizer, ids, max_new_tokens=task.max_new_tokens, stop=task.stop)
+    graded = [_graded(task.grade, text, item) for text, item in zip(texts, items, strict=True)]
+    for number, (item, text, values) in enumerate(zip(items, texts, graded, strict=True)):
+        part.rows.append(
+            blank(
+                name, _row_key(number, item), question=item.question, category=item.category, group=item.group,
+                prompt_hash=part.prompt(item.prompt), text_pred=text, text_gold=item.right[0],
+                correct=next(iter(values.values())), options=item.options, gold=item.gold[0],
+                flags=[] if text.strip() else ["empty"],
+            )
+        )  # fmt: skip
+    for metric in graded[0]:
+        part.scores.append(share_score(name, metric, [values[metric] for values in graded], **known))
+
+
+def _graded(grade: Callable[[str, Item], dict[str, float]], text: str, item: Item) -> dict[str, float]:
+    return {metric: float(value) for metric, value in grade(text, item).items()}
+
+
+def _detectable(rows: list[Row], entry: dict[str, Any]) -> float:
+    """The difference to another model on the same rows that 80 % power would show, were a fifth of the rows to flip."""
+    shares = [row["correct"] for row in rows]
+    if all(value in (0.0, 1.0) for value in shares):
+        return stats.detectable_difference(int(entry["n"]), 0.2)
+    return stats.detectable_paired(float(np.std(shares, ddof=1)), int(entry["n"]))
 
 
 def _remarks(name: str, part: Part) -> None:
@@ -89,9 +160,13 @@ def _remarks(name: str, part: Part) -> None:
             "have a token across the join of prompt and option",
             sum("boundary mismatch" in r["flags"] for r in part.rows),
         ),
+        ("were answered with nothing", sum("empty" in r["flags"] for r in part.rows)),
     ):
         if count:
             part.warnings.append(f"{name}: {count:,} of {len(part.rows):,} rows {what}")
-            warn(part.warnings[-1])
+    for text in part.warnings:
+        warn(text)
     for entry in part.scores:
-        say(f"{name} {entry['metric']}: {entry['value']:.4f}  chance {entry['chance']:.4f}  n {entry['n']:,}")
+        chance = "" if entry["chance"] is None else f"  chance {entry['chance']:.4f}"
+        least = f"  detectable {entry['detectable']:.3f}" if "detectable" in entry else ""
+        say(f"{name} {entry['metric']}: {entry['value']:.4f}{chance}  n {entry['n']:,}{least}")

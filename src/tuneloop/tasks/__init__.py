@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tuneloop.errors import UsageError, nearest
 from tuneloop.tasks import arc, hellaswag, mmlu, truthfulqa
-from tuneloop.tasks.base import Item, Task, build_items, load_docs, prompt_hash
+from tuneloop.tasks.base import Item, Source, Task
+from tuneloop.tasks.build import Built, Shots, build_items, prompt_hash
+from tuneloop.tasks.docs import load_docs, read_docs
+from tuneloop.tasks.user import load_file
 
-__all__ = ["TASKS", "Item", "Task", "build_items", "find", "load_docs", "prompt_hash"]
+__all__ = [
+    "PRESETS", "TASKS", "Built", "Item", "Shots", "Source", "Task", "build_items", "find", "load_docs", "prompt_hash",
+    "read_docs",
+]  # fmt: skip
 
 TASKS: dict[str, Task] = {t.name: t for module in (arc, hellaswag, mmlu, truthfulqa) for t in module.TASKS}
+# The Open LLM Leaderboard v1 as far as its tasks stand here (it also had Winogrande and GSM8K), with its shots.
+PRESETS: dict[str, tuple[tuple[str, int], ...]] = {
+    "leaderboard_v1": (("arc_challenge", 25), ("hellaswag", 10), ("mmlu", 5), ("truthfulqa_mc2", 0))
+}
 
 
 def find(name: str) -> Task:
-    if name not in TASKS:
-        raise UsageError(120, f"unknown task '{name}'", where="eval.tasks", cure=nearest(name, TASKS))
-    return TASKS[name]
+    """A task by its name, a part of MMLU (`mmlu_stem`, `mmlu_astronomy`), or a Python file that defines one."""
+    if name in TASKS:
+        return TASKS[name]
+    if name.partition("#")[0].endswith(".py"):
+        return load_file(name)
+    for task in TASKS.values():
+        part = name.removeprefix(f"{task.name}_")
+        only = task.groups.get(part) or tuple(c for group in task.groups.values() for c in group if c == part)
+        if part != name and only:
+            return replace(task, name=name, only=only, groups={})
+    raise UsageError(120, f"unknown task '{name}'", where="eval.tasks", cure=nearest(name, [*TASKS, *PRESETS]))

@@ -22,7 +22,7 @@ def item(doc: dict[str, Any]) -> Item:
 def _task(name: str, config: str) -> Task:
     files: dict[str, tuple[str, ...]] = {split: (f"{name}/{split}",) for split in ("train", "validation", "test")}
     source = Source(files=files, hub=("allenai/ai2_arc", config))
-    return Task(name, "1.0", source, item, metric="acc", scored="test", shots_from="train", normalised=True)
+    return Task(name, "1.0", source, item, scored="test", shots_from="train", normalised=True)
 
 
 TASKS = [_task("arc_easy", "ARC-Easy"), _task("arc_challenge", "ARC-Challenge")]

@@ -27,5 +27,78 @@ def head(found: Item) -> str:
     return f"The following are multiple choice questions (with answers) about {subject}.\n\n"
 
 
+# Which subjects make up the four published groups.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "stem": (
+        "abstract_algebra",
+        "anatomy",
+        "astronomy",
+        "college_biology",
+        "college_chemistry",
+        "college_computer_science",
+        "college_mathematics",
+        "college_physics",
+        "computer_security",
+        "conceptual_physics",
+        "electrical_engineering",
+        "elementary_mathematics",
+        "high_school_biology",
+        "high_school_chemistry",
+        "high_school_computer_science",
+        "high_school_mathematics",
+        "high_school_physics",
+        "high_school_statistics",
+        "machine_learning",
+    ),
+    "humanities": (
+        "formal_logic",
+        "high_school_european_history",
+        "high_school_us_history",
+        "high_school_world_history",
+        "international_law",
+        "jurisprudence",
+        "logical_fallacies",
+        "moral_disputes",
+        "moral_scenarios",
+        "philosophy",
+        "prehistory",
+        "professional_law",
+        "world_religions",
+    ),
+    "social_sciences": (
+        "econometrics",
+        "high_school_geography",
+        "high_school_government_and_politics",
+        "high_school_macroeconomics",
+        "high_school_microeconomics",
+        "high_school_psychology",
+        "human_sexuality",
+        "professional_psychology",
+        "public_relations",
+        "security_studies",
+        "sociology",
+        "us_foreign_policy",
+    ),
+    "other": (
+        "business_ethics",
+        "clinical_knowledge",
+        "college_medicine",
+        "global_facts",
+        "human_aging",
+        "management",
+        "marketing",
+        "medical_genetics",
+        "miscellaneous",
+        "nutrition",
+        "professional_accounting",
+        "professional_medicine",
+        "virology",
+    ),
+}
 SOURCE = Source(files={split: (f"mmlu/{split}",) for split in ("dev", "validation", "test")}, hub=("cais/mmlu", "all"))
-TASKS = [Task("mmlu", "1.0", SOURCE, item, metric="acc", scored="test", shots_from="dev", head=head, by_category=True)]
+TASKS = [
+    Task(
+        "mmlu", "1.0", SOURCE, item, scored="test", shots_from="dev", first_shots=True, head=head, by_category=True,
+        groups=GROUPS,
+    )
+]  # fmt: skip
