@@ -66,10 +66,10 @@ def test_text_metrics(name: str, answer: str, expected: str, score: float) -> No
 
 def test_a_pattern_that_explodes_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
     started = time.monotonic()
-    found = metrics.text_metric(r"regex:^(\w+\s?)*\1{3}!$")
-    assert found("word " * 3000, "") == 0.0
-    assert found("word " * 3000, "") == 0.0
-    assert time.monotonic() - started < 5
+    found = metrics.text_metric("regex:^(a|aa)+$")  # 2^n ways to split a run of n letters
+    assert found("a" * 300 + "b", "") == 0.0
+    assert found("a" * 300 + "b", "") == 0.0
+    assert time.monotonic() - started < 30
     assert capsys.readouterr().err.count("took over") == 1
 
 
