@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tuneloop.data import choices, pairs, turns
-from tuneloop.data import choices, own, turns
+from tuneloop.data import choices, own, pairs, turns
 from tuneloop.data.rows import Refused, scalars
 from tuneloop.errors import UsageError, nearest
 from tuneloop.records import Example
