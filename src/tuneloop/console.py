@@ -16,6 +16,10 @@ def set_mode(*, quiet: bool = False, verbose: bool = False) -> None:
     _mode.update(quiet=quiet, verbose=verbose)
 
 
+def is_quiet() -> bool:
+    return _mode["quiet"]
+
+
 def say(message: str) -> None:
     if not _mode["quiet"]:
         print(message, file=sys.stderr, flush=True)

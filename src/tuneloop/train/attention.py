@@ -10,7 +10,7 @@ tokens of their common beginning.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import accumulate
@@ -93,7 +93,18 @@ def _group(texts: Sequence[Sequence[int]], offset: int, where: dict[int, int], d
 @contextmanager
 def packed(texts: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Iterator[None]:
     """Inside, a row of T tokens is attended text by text; `texts` cover all T tokens."""
-    token = _layout.set(plan(texts, str(device)))
+    with _laid(plan(texts, str(device))):
+        yield
+
+
+def same_layout() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """For a forward pass that is run again while gradients are computed, outside of `packed`: the layout it had."""
+    return nullcontext(), _laid(_layout.get())
+
+
+@contextmanager
+def _laid(found: Plan | None) -> Iterator[None]:
+    token = _layout.set(found)
     try:
         yield
     finally:

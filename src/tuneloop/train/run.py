@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,76 +12,125 @@ import torch
 from tuneloop.config import ModelConfig, TrainConfig
 from tuneloop.console import say, warn
 from tuneloop.errors import UsageError
-from tuneloop.models import context_length, load_model, load_tokenizer, locate, merge_adapter, save_tokenizer
+from tuneloop.models import (
+    context_length,
+    load_model,
+    load_tokenizer,
+    locate,
+    merge_adapter,
+    merge_folder,
+    pick_device,
+    pick_dtype,
+    save_tokenizer,
+)
 from tuneloop.prompts import apply_template
 from tuneloop.records import read_examples
-from tuneloop.store import open_run, require_run, write_table, write_text
+from tuneloop.store import require_run, write_table, write_text
+from tuneloop.train import guards
+from tuneloop.train.activations import keeping, recompute
 from tuneloop.train.attention import NAME, packed, register, runs, why_not
 from tuneloop.train.batch import Item, load_items, targets
-from tuneloop.train.loop import fit
+from tuneloop.train.distributed import (
+    World,
+    check_devices,
+    check_same_start,
+    joined,
+    opened,
+    shard,
+    started_by_torchrun,
+    whole_weights,
+)
+from tuneloop.train.launch import launch
+from tuneloop.train.loop import Told, fit
 from tuneloop.train.objectives import build
 from tuneloop.train.optim import auto_rate
 from tuneloop.train.state import State, Trainer
+from tuneloop.train.watch import prepare as prepare_watch
 
 
-def train(config: TrainConfig, model: ModelConfig, data: Path, out: Path, *, overwrite: bool = False) -> Path:
+def train(
+    config: TrainConfig,
+    model: ModelConfig,
+    data: Path,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    told: Told | None = None,
+) -> Path:
     """Tunes `model` on the data folder `data`; returns `out`, an adapter in PEFT's format or a full model.
 
-    The same call resumes a run that was cut short and skips one that is finished.
+    The same call resumes a run that was cut short and skips one that is finished. `told` gets each line of the log.
     """
     require_run(data, "data")
-    settings = {"train": config.model_dump(), "model": model.model_dump()}
+    device = pick_device(model.device if config.device == "auto" else config.device)
+    if config.devices > 1 and not started_by_torchrun():
+        check_devices(config, device)
+        launch(config, model, data, out, overwrite=overwrite)
+        return out
     inputs: dict[str, str | Path] = {"data": data, "model": locate(model.name)}
     if model.adapter:
         inputs["adapter"] = model.adapter
-    with open_run(out, stage="model", config=settings, inputs=inputs, overwrite=overwrite) as run:
+    settings: dict[str, Any] = {"config": {"train": config.model_dump(), "model": model.model_dump()}}
+    settings |= {"stage": "model", "inputs": inputs, "overwrite": overwrite}
+    with joined(config, device) as world, opened(world, out, **settings) as run:
         if run.state == "done":
             say(f"{out}: finished before, skipped")
             return out
-        (out / "dropped.jsonl").unlink(missing_ok=True)
-        trainer, tokenizer = _prepare(config, model, data, out)
-        state = fit(trainer)
-        gap = _save(trainer, tokenizer, model, state, out)
-        run.finish(
-            steps=state.step,
-            best_step=state.best_step,
-            best_valid_loss=None if state.best_step is None else state.best_loss,
-            trained_tokens_share=_share(trainer.train),
-            tokens=sum(len(item.input_ids) for item in trainer.train),
-            dtype=str(trainer.model.dtype),
-            learning_rate=trainer.rate,
-            merge_logit_gap=gap,
-        )
+        trainer, tokenizer = _prepare(config, model, data, out, world)
+        state = fit(trainer, told)
+        found = _save(trainer, tokenizer, model, state, out)
+        if world.first:
+            run.finish(**found)
+        world.wait()
     return out
 
 
-def _prepare(config: TrainConfig, model: ModelConfig, data: Path, out: Path) -> tuple[Trainer, Any]:
+def _prepare(config: TrainConfig, model: ModelConfig, data: Path, out: Path, world: World) -> tuple[Trainer, Any]:
     torch.manual_seed(config.seed)
     tokenizer = load_tokenizer(model.name)
     if model.template or any(e.messages for split in ("train", "valid") for e in read_examples(data, split)):
         apply_template(tokenizer, model.template)
     register()
-    network = _network(config, model)
+    network = _network(config, model, world)
     length = min(config.max_length or 10**9, context_length(network, tokenizer))
     packing = config.packing and _packs(network, length)
-    items = {split: load_items(data, split, tokenizer, length, out / "dropped.jsonl") for split in ("train", "valid")}
+    dropped = out / "dropped.jsonl" if world.first else Path(os.devnull)
+    if world.first:
+        dropped.unlink(missing_ok=True)
+    items = {split: load_items(data, split, tokenizer, length, dropped) for split in ("train", "valid")}
     if config.method == "lora" and not hasattr(network, "peft_config"):
         network = _adapter(network, config)
-    rate, reason = auto_rate(config.method, network.num_parameters())
+    usual, reason = auto_rate(config.method, network.num_parameters())
     if config.learning_rate is None:
-        say(f"learning_rate {rate:g}: {reason}")
-    rate = config.learning_rate or rate
+        say(f"learning_rate {usual:g}: {reason}")
+    rate = config.learning_rate or usual
+    guards.say_all(guards.check(network, tokenizer, items["train"], rate, usual))
     if not items["valid"]:
         say("no valid split: the weights of the last step are kept")
     _introduce(network, items, config)
+    recompute(network, config)
+    if world.sharded:
+        network = shard(network, world, _dtype(config, model, network.device.type))
+    check_same_start(network, world)
+    if world.size > 1:
+        torch.manual_seed(config.seed * 1009 + world.rank)  # dropout differs between processes
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    trainer = Trainer(network, config, items["train"], items["valid"], out, rate, packing, pad_id, build(config))
+    trainer = Trainer(network, config, items["train"], items["valid"], out, rate, packing, pad_id, build(config), world)
+    trainer.watch = prepare_watch(config, tokenizer, data)
+    trainer.keeping = keeping(network, config)
     return trainer, tokenizer
 
 
-def _network(config: TrainConfig, model: ModelConfig) -> Any:
-    """The base, or an earlier adapter over its base, whose training then goes on. Raises UsageError 241."""
-    dtype = model.dtype if config.dtype == "auto" else config.dtype
+def _dtype(config: TrainConfig, model: ModelConfig, device: str) -> Any:
+    return pick_dtype(model.dtype if config.dtype == "auto" else config.dtype, device)
+
+
+def _network(config: TrainConfig, model: ModelConfig, world: World) -> Any:
+    """The base, or an earlier adapter over its base, whose training then goes on. Raises UsageError 241.
+
+    Shards are float32, whatever is computed with.
+    """
+    dtype = "float32" if world.sharded else model.dtype if config.dtype == "auto" else config.dtype
     device = model.device if config.device == "auto" else config.device
     network = load_model(model.adapter or model.name, dtype=dtype, device=device)
     if not hasattr(network, "peft_config"):
@@ -162,28 +212,51 @@ def _introduce(network: Any, items: dict[str, list[Item]], config: TrainConfig) 
     )
 
 
-def _save(trainer: Trainer, tokenizer: Any, model: ModelConfig, state: State, out: Path) -> float | None:
+def _save(trainer: Trainer, tokenizer: Any, model: ModelConfig, state: State, out: Path) -> dict[str, Any]:
+    """Writes what others load, from the first process; returns what the manifest says about the run."""
     import pyarrow as pa
 
-    network = trainer.model.eval()
+    network, config = trainer.model.eval(), trainer.config
+    whole = whole_weights(network, trainer.world)
+    if not trainer.world.first:
+        return {}
     if hasattr(network, "set_attn_implementation"):
         network.set_attn_implementation("sdpa")
-    if trainer.config.method == "lora":
+    if config.method == "lora":
         settings = network.peft_config["default"]
         if not (Path(locate(model.name)) / "adapter_config.json").is_file():
             settings.base_model_name_or_path = _base_name(model.name)
-    network.save_pretrained(out)
+    elif whole is not None:
+        dtype = _dtype(config, model, network.device.type)
+        whole = {name: value.to(dtype) for name, value in whole.items()}
+        network.config.dtype = dtype
+    network.save_pretrained(out, **({} if whole is None else {"state_dict": whole}))
     save_tokenizer(tokenizer, out)
     columns = ("times_seen", "first_loss", "last_loss")
     rows = [{"id": i, **dict(zip(columns, v, strict=True))} for i, v in state.rows.items()]
     write_table(out / "row_loss.parquet", pa.Table.from_pylist(rows))
     write_text(out / "README.md", _card(trainer, model, state))
     gap = None
-    if trainer.config.merge and trainer.config.method == "lora":
+    if config.merge and config.method == "lora":
         shutil.rmtree(out / "merged", ignore_errors=True)
-        gap = merge_adapter(network, tokenizer, out / "merged")
+        if whole is None:
+            gap = merge_adapter(network, tokenizer, out / "merged")
+        else:
+            gap = merge_folder(out, out / "merged")["gap"]
         say(f"merged: largest logit difference {gap:.2e}")
-    return gap
+    by_loss = config.metric_for_best_model == "valid_loss"
+    return {
+        "steps": state.step,
+        "best_step": state.best_step,
+        "best_metric": {"name": config.metric_for_best_model, "value": state.best_value},
+        "best_valid_loss": state.best_value if by_loss else None,
+        "trained_tokens_share": _share(trainer.train),
+        "tokens": sum(len(item.input_ids) for item in trainer.train),
+        "dtype": str(trainer.model.dtype),
+        "learning_rate": trainer.rate,
+        "processes": trainer.world.size,
+        "merge_logit_gap": gap,
+    }
 
 
 def _base_name(name: str) -> str:
@@ -193,13 +266,13 @@ def _base_name(name: str) -> str:
 
 def _card(trainer: Trainer, model: ModelConfig, state: State) -> str:
     config = trainer.config
-    best = f"{state.best_loss:.4f} at step {state.best_step}" if state.best_step else "not measured"
+    best = f"{state.best_value:.4f} at step {state.best_step}" if state.best_step else "not measured"
     return (
         f"---\nbase_model: {model.name}\nlibrary_name: {'peft' if config.method == 'lora' else 'transformers'}\n---\n"
         f"# A tune of {model.name}\n\n"
         f"- method {config.method}, learning rate {trainer.rate:g}, {state.step} steps of "
-        f"{config.per_device_train_batch_size * config.gradient_accumulation_steps} examples, seed {config.seed}\n"
+        f"{trainer.step_size} examples, seed {config.seed}\n"
         f"- {len(trainer.train)} training examples, {_share(trainer.train):.1%} of their tokens trained\n"
-        f"- best validation loss: {best}\n\n"
+        f"- best {config.metric_for_best_model.replace('_', ' ')}: {best}\n\n"
         "Made with tuneloop. `run.json` and `manifest.json` hold every setting, input hash and package version.\n"
     )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tuneloop.config import TrainConfig
 from tuneloop.train.batch import Item, Layout, pack, pad
+from tuneloop.train.distributed import World
 from tuneloop.train.objectives import Objective
+from tuneloop.train.watch import Watch
 
 
 @dataclass
@@ -18,13 +22,18 @@ class State:
 
     step: int = 0
     best_step: int | None = None
-    best_loss: float = math.inf
-    stale: int = 0  # evaluations without a better valid loss
+    best_value: float | None = None  # of the metric for the best model
+    stale: int = 0  # evaluations without a better value
     rows: dict[str, list[float]] = field(default_factory=dict)  # id -> [times seen, first loss, last loss]
 
-    def as_dict(self) -> dict[str, Any]:
-        best = None if math.isinf(self.best_loss) else self.best_loss
-        return {"best_step": self.best_step, "best_loss": best, "stale": self.stale, "rows": self.rows}
+    def judge(self, value: float, *, greater_is_better: bool) -> None:
+        """Notes whether this step's value of the metric is the best so far; one that is no number never is."""
+        before = self.best_value
+        better = before is None or (value > before if greater_is_better else value < before)
+        if better and math.isfinite(value):
+            self.best_step, self.best_value, self.stale = self.step, value, 0
+        else:
+            self.stale += 1
 
 
 @dataclass
@@ -40,12 +49,27 @@ class Trainer:
     packing: bool
     pad_id: int
     objective: Objective
+    world: World = field(default_factory=World)
+    watch: Watch | None = None
+    keeping: Callable[[], AbstractContextManager[Any]] = nullcontext  # where saved tensors stay
+
+    @property
+    def step_size(self) -> int:
+        """Examples of one optimiser step, over all processes."""
+        return self.config.per_device_train_batch_size * self.config.gradient_accumulation_steps
 
     def parts(self, items: list[Item]) -> list[list[Item]]:
         """The forward passes of a step: at most `per_device_train_batch_size` examples each, near lengths together."""
         items = sorted(items, key=lambda item: len(item.input_ids))
         size = self.config.per_device_train_batch_size
         return [items[start : start + size] for start in range(0, len(items), size)]
+
+    def mine(self, items: list[Item]) -> tuple[list[list[Item]], int]:
+        """This process's passes of a step, and how many empty ones it adds so that all make the same number."""
+        items = sorted(items, key=lambda item: len(item.input_ids))
+        most = len(self.parts(items[:: self.world.size]))
+        own = self.parts(self.world.share(items))
+        return own, most - len(own)
 
     def layout(self, part: list[Item]) -> Layout:
         device = self.model.device

@@ -20,11 +20,12 @@ def take_step(t: Trainer, optimizer: Optimizer, state: State, items: list[Item],
     started = time.perf_counter()
     t.model.train()
     outcomes = backward(t, optimizer, items)
+    t.world.add_gradients(optimizer.masters)
     share = factor(state.step, steps, t.config)
     norm = optimizer.step(share)
-    loss, means = _read(outcomes, t.objective.mass(items), len(items))
+    loss, means, rows = _read(t, outcomes, items)
     _guard(loss, norm, state.step + 1, items)
-    _note_rows(state, outcomes)
+    _note_rows(state, items, rows)
     seconds = time.perf_counter() - started
     tokens = sum(len(item.input_ids) for item in items)
     return {
@@ -42,26 +43,51 @@ def take_step(t: Trainer, optimizer: Optimizer, state: State, items: list[Item],
 
 def backward(t: Trainer, optimizer: Optimizer, items: list[Item]) -> list[tuple[list[Item], Outcome]]:
     """Adds the gradient of the step to the weights; the outcome of each forward pass, on the device."""
-    parts = t.parts(items)
     if t.objective.note:
-        t.objective.note(t.model, parts)
+        t.objective.note(t.model, t.parts(items))
     mass = t.objective.mass(items)
+    passes, empty = t.mine(items)
     outcomes = []
-    for part in parts:
-        outcome = t.objective.outcome(t.model, t.layout(part), part)
+    for part in passes:
+        with t.keeping():
+            outcome = t.objective.outcome(t.model, t.layout(part), part)
         (outcome.total / mass).backward()
         optimizer.gather()
         outcome.total = outcome.total.detach()
         outcomes.append((part, outcome))
+    for _ in range(empty):
+        # The other processes make one pass more, and shards are gathered in every pass.
+        outcome = t.objective.outcome(t.model, t.layout(items[:1]), items[:1])
+        (outcome.total * 0).backward()
+        optimizer.gather()
+        outcomes.append(([], _nothing(outcome)))
     return outcomes
 
 
-def _read(outcomes: list[tuple[list[Item], Outcome]], mass: float, count: int) -> tuple[float, dict[str, float]]:
-    """Loss of the step and means of what else the objective tells."""
+def _nothing(outcome: Outcome) -> Outcome:
+    """The same names with nothing to add."""
+    zeros = {name: torch.zeros_like(value) for name, value in outcome.sums.items()}
+    return Outcome(torch.zeros_like(outcome.total), outcome.rows[:0], zeros)
+
+
+def _read(
+    t: Trainer, outcomes: list[tuple[list[Item], Outcome]], items: list[Item]
+) -> tuple[float, dict[str, float], list[float]]:
+    """Loss of the step, means of what else the objective tells, and the loss of each example, over all processes."""
     found = [outcome for _, outcome in outcomes]
-    loss = torch.stack([outcome.total for outcome in found]).sum().item() / mass
     names = list(found[0].sums)
-    return loss, {name: torch.stack([o.sums[name] for o in found]).sum().item() / count for name in names}
+    sums = [torch.stack([o.total for o in found]).sum()] + [
+        torch.stack([o.sums[n] for o in found]).sum() for n in names
+    ]
+    place = {id(item): i for i, item in enumerate(items)}
+    rows = [0.0] * len(items)
+    means = torch.cat([outcome.rows.float() for outcome in found]).tolist()
+    for item, mean in zip((item for part, _ in outcomes for item in part), means, strict=True):
+        rows[place[id(item)]] = mean
+    own = [float(value) for value in torch.stack([s.float() for s in sums]).tolist()]
+    loss, *more = t.world.total([*own, *rows])
+    told = {name: value / len(items) for name, value in zip(names, more, strict=False)}
+    return loss / t.objective.mass(items), told, more[len(names) :]
 
 
 def _guard(loss: float, norm: float, step: int, items: list[Item]) -> None:
@@ -75,19 +101,22 @@ def _guard(loss: float, norm: float, step: int, items: list[Item]) -> None:
     )
 
 
-def _note_rows(state: State, outcomes: list[tuple[list[Item], Outcome]]) -> None:
-    for part, outcome in outcomes:
-        for item, mean in zip(part, outcome.rows.tolist(), strict=True):
-            seen, first, _ = state.rows.get(item.id, [0, mean, mean])
-            state.rows[item.id] = [seen + 1, first, mean]
+def _note_rows(state: State, items: list[Item], means: list[float]) -> None:
+    for item, mean in zip(items, means, strict=True):
+        seen, first, _ = state.rows.get(item.id, [0, mean, mean])
+        state.rows[item.id] = [seen + 1, first, mean]
 
 
 @torch.no_grad()
 def valid_loss(t: Trainer) -> float:
-    """The objective over the valid split."""
+    """The objective over the valid split, each process a share of it."""
     t.model.eval()
-    parts = t.parts(t.valid)
     if t.objective.note:
-        t.objective.note(t.model, parts)
-    totals = [t.objective.outcome(t.model, t.layout(part), part).total for part in parts]
-    return torch.stack(totals).sum().item() / t.objective.mass(t.valid)
+        t.objective.note(t.model, t.parts(t.valid))
+    passes, empty = t.mine(t.valid)
+    total = 0.0
+    for part in passes:
+        total += t.objective.outcome(t.model, t.layout(part), part).total.item()
+    for _ in range(empty):
+        t.objective.outcome(t.model, t.layout(t.valid[:1]), t.valid[:1])
+    return t.world.total([total])[0] / t.objective.mass(t.valid)
