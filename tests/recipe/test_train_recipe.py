@@ -155,3 +155,72 @@ def test_infinite_loss_names_step_and_examples(tmp_path: Path) -> None:
     assert caught.value.number == 351
     assert "step 1" in caught.value.what
     assert caught.value.where.split("examples ")[1].split(", ")[0] in {e.id for e in tiny_examples()}
+
+
+# A benchmark of one's own: the tiny rows' pattern as a choice, so that training must raise its score.
+TASK = """
+from tuneloop.tasks import Item, Task
+
+WORDS = [f"w{i}" for i in range(40)]
+
+def rows(split):
+    return [{"words": [WORDS[(i * 7 + j * 3) % 40] for j in range(2 + i % 10)], "no": i} for i in range(48)]
+
+def item(doc):
+    right, wrong = doc["words"][-1], doc["words"][-2]
+    return Item(" ".join(doc["words"]), [f"{right} {right}", f"{wrong} {right}"], [0])
+
+TASK = Task("copy", "1", rows, item)
+"""
+
+
+def test_task_scores_and_samples_while_training(tmp_path: Path) -> None:
+    (tmp_path / "copy_task.py").write_text(TASK)
+    watched: dict[str, Any] = {
+        "eval_tasks": [{"task": str(tmp_path / "copy_task.py"), "limit": 32}],
+        "eval_samples": 2,
+        "metric_for_best_model": "copy",
+        "report_to": ["tensorboard"],
+    }
+    out = run(tmp_path, "watched", num_train_epochs=6, learning_rate=1e-3, **watched)
+    plain = run(tmp_path, "plain", num_train_epochs=6, learning_rate=1e-3)
+    log = read_jsonl(out / "log.jsonl")
+    scores = {row["step"]: row["copy"] for row in log if "copy" in row}
+    assert len(scores) == 6
+    assert len(set(scores.values())) > 1
+    manifest = read_json(out / "manifest.json")
+    assert manifest["best_metric"] == {"name": "copy", "value": max(scores.values())}
+    assert losses(out) == losses(plain), "looking changed the run"
+    samples = read_jsonl(out / "samples.jsonl")
+    assert len(samples) == 12
+    assert samples[0]["expected"].split()[0] in samples[0]["prompt"]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    curves = EventAccumulator(str(out / "tensorboard")).Reload()
+    assert [e.value for e in curves.Scalars("loss")] == pytest.approx(losses(out), rel=1e-6)
+    assert [e.step for e in curves.Scalars("copy")] == list(scores)
+
+
+@pytest.mark.parametrize("settings", [{"gradient_checkpointing": "full"}, {"gradient_checkpointing": "selective"}])
+def test_recomputed_activations_do_not_change_the_run(tmp_path: Path, settings: dict[str, Any]) -> None:
+    plain = run(tmp_path, "plain", max_steps=6)
+    light = run(tmp_path, "light", max_steps=6, **settings)
+    assert losses(light) == pytest.approx(losses(plain), rel=1e-6)
+
+
+def test_offloaded_activations_do_not_change_the_gradient() -> None:
+    """On a CPU there is nothing to move to; the same hooks run, and hold copies."""
+    import torch
+    from tests.recipe.tiny import tiny_model
+
+    from tuneloop.train import activations
+
+    model = tiny_model()
+    ids = torch.arange(120).reshape(2, 60) % 60
+    plain = torch.autograd.grad(model(input_ids=ids, labels=ids).loss, model.model.layers[0].mlp.up_proj.weight)[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(activations, "SMALL", 0)
+        with activations.keeping(model, TrainConfig(activation_offload=True))():
+            loss = model(input_ids=ids, labels=ids).loss
+    kept = torch.autograd.grad(loss, model.model.layers[0].mlp.up_proj.weight)[0]
+    assert kept.equal(plain)

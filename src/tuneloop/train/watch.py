@@ -5,7 +5,7 @@ Both run on the weights of the moment, with plain attention, and leave the rando
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +50,7 @@ def prepare(config: TrainConfig, tokenizer: Any, data: Path) -> Watch:
 
     Raises UsageError 245 where `metric_for_best_model` is none of the tasks.
     """
-    names = [spec.name or spec.task for spec in config.eval_tasks]
+    names = [spec.name or find(spec.task).name for spec in config.eval_tasks]
     if config.metric_for_best_model not in ("valid_loss", *names):
         raise UsageError(
             245,
@@ -66,9 +66,10 @@ def prepare(config: TrainConfig, tokenizer: Any, data: Path) -> Watch:
 
 def _slice(spec: TaskSpec, config: TrainConfig, tokenizer: Any) -> Slice:
     task = find(spec.task)
-    items = build_items(task, shots=spec.shots or 0, data=spec.data, limit=spec.limit or config.eval_task_limit)
-    pairs = pair_tokens(tokenizer, [(item.prompt, [" " + option for option in item.options]) for item in items])
-    return Slice(spec.name or spec.task, task, items, pairs)
+    built = build_items(task, spec.shots or 0, data=spec.data, quick=spec.limit or config.eval_task_limit)
+    requests = [(item.prompt, [" " + option for option in item.options]) for item in built.items]
+    pairs = pair_tokens(tokenizer, requests) if task.grade is None else []
+    return Slice(spec.name or task.name, task, built.items, pairs)
 
 
 def _asks(example: Example) -> bool:
@@ -88,8 +89,11 @@ def look(watch: Watch, model: Any, step: int, out: Path | None) -> dict[str, flo
     with plain_attention(model):
         room = context_length(model, watch.tokenizer)
         for part in watch.slices:
-            scorer = Scorer(model, max_length=room)
-            found |= _scores(part, [[o.logprob for o in row] for row in scorer.score(part.pairs, part.name)])
+            if part.task.grade is not None:
+                found |= _written(part, part.task.grade, watch.tokenizer, model)
+            else:
+                scorer = Scorer(model, max_length=room)
+                found |= _chosen(part, [[o.logprob for o in row] for row in scorer.score(part.pairs, part.name)])
         if watch.samples:
             prompts = [ids for _, ids, _ in watch.samples]
             texts = generate(model, watch.tokenizer, prompts, max_new_tokens=NEW_TOKENS)
@@ -101,7 +105,16 @@ def look(watch: Watch, model: Any, step: int, out: Path | None) -> dict[str, flo
     return found
 
 
-def _scores(part: Slice, logprobs: list[list[float]]) -> dict[str, float]:
+def _written(
+    part: Slice, grade: Callable[[str, Item], dict[str, float]], tokenizer: Any, model: Any
+) -> dict[str, float]:
+    ids = [list(tokenizer(item.prompt)["input_ids"]) for item in part.items]
+    texts = generate(model, tokenizer, ids, max_new_tokens=part.task.max_new_tokens, stop=part.task.stop)
+    marks = [next(iter(grade(text, item).values())) for text, item in zip(texts, part.items, strict=True)]
+    return {part.name: _mean(marks)}
+
+
+def _chosen(part: Slice, logprobs: list[list[float]]) -> dict[str, float]:
     golds = [item.gold for item in part.items]
     if part.task.metric == "mc2":
         return {part.name: _mean([metrics.true_mass(v, g) for v, g in zip(logprobs, golds, strict=True)])}

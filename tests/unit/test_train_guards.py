@@ -1,0 +1,55 @@
+"""What is refused or warned about before the first step."""
+
+from __future__ import annotations
+
+import pytest
+from tests.recipe.tiny import tiny_model, tiny_tokenizer
+
+from tuneloop.errors import PartialError, UsageError
+from tuneloop.train.batch import Item
+from tuneloop.train.guards import PATIENCE, Explosion, check
+
+
+def codes(items: list[Item], rate: float = 1e-3, **changes: str) -> list[str]:
+    tokenizer = tiny_tokenizer()
+    for name, value in changes.items():
+        setattr(tokenizer, name, value)
+    return [w.code for w in check(tiny_model(), tokenizer, items, rate, 1e-3)]
+
+
+def item(ids: list[int], trained: list[bool]) -> Item:
+    return Item("a", ids, trained, 1.0)
+
+
+GOOD = item([5, 6, 2], [False, True, True])  # 2 is the end token
+
+
+def test_a_sound_run_has_no_warning() -> None:
+    assert codes([GOOD]) == []
+
+
+def test_end_token_that_is_never_trained() -> None:
+    assert codes([item([5, 6, 2], [False, True, False])]) == ["TL-352"]
+
+
+def test_padding_by_the_end_token() -> None:
+    assert codes([GOOD], pad_token="</s>") == ["TL-247"]
+
+
+@pytest.mark.parametrize("rate", [2e-2, 5e-5])
+def test_learning_rate_far_off(rate: float) -> None:
+    assert codes([GOOD], rate=rate) == ["TL-248"]
+
+
+def test_vocabulary_that_is_not_the_models() -> None:
+    with pytest.raises(UsageError, match="TL-246"):
+        codes([item([5, 64, 2], [False, True, True])])
+
+
+def test_exploded_loss_stops_and_a_spike_does_not() -> None:
+    guard = Explosion(vocabulary=64)
+    for step, loss in enumerate([4.0, 4.1, 4.2, 30.0, 3.0, *[20.0] * (PATIENCE - 1), 4.0]):
+        guard.see(loss, step, "here")
+    with pytest.raises(PartialError, match="TL-421"):
+        for step in range(PATIENCE):
+            guard.see(20.0, step, "here")
