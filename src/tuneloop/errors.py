@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class TuneloopError(Exception):
@@ -36,6 +37,10 @@ class TuneloopError(Exception):
         self.where = where
         self.expected = expected
         self.cure = cure
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Workers raise these too, and they cross a pipe.
+        return _again, (type(self), dict(self.__dict__))
 
     @property
     def code(self) -> str:
@@ -62,6 +67,12 @@ class TuneloopError(Exception):
             "do": self.cure,
             "exit": self.exit_code,
         }
+
+
+def _again(kind: type[TuneloopError], held: dict[str, Any]) -> TuneloopError:
+    error = kind.__new__(kind, held["what"])
+    error.__dict__.update(held)
+    return error
 
 
 class UsageError(TuneloopError):

@@ -50,7 +50,7 @@ def run(
     folder = out / "round-0"
     times: dict[str, float] = dict(before or {})
     with _timed(times, "data"):
-        data = prepare(config.data, folder / "data", overwrite=overwrite)
+        data = prepare(config.data, folder / "data", model=config.model, tasks=config.eval.tasks, overwrite=overwrite)
     with _timed(times, "train"):
         model = train(config.train, config.model, data, folder / "model", overwrite=overwrite)
     with _timed(times, "evaluate"):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from tuneloop.store import read_table, sha256_text, write_table
+from tuneloop.store import sha256_text, write_table
 
 SPLITS = ("train", "valid", "test")
 KINDS = ("chat", "text", "completion", "classification", "preference", "feedback")
@@ -47,6 +47,9 @@ class Example:
     flags: list[str] = field(default_factory=list)
 
 
+EXAMPLE_COLUMNS = tuple(f.name for f in fields(Example))
+
+
 @dataclass(slots=True)
 class Rejected:
     """An example refused: why, which field, its value, what would mend it, and the raw row."""
@@ -72,38 +75,60 @@ def example_id(example: Example) -> str:
 
 def write_examples(folder: Path | str, split: str, examples: Iterable[Example]) -> Path:
     """Writes `folder/split/part-00000.parquet` and returns its path."""
-    rows = [_encode(asdict(example)) for example in examples]
-    return _write(Path(folder) / split / "part-00000.parquet", rows, Example)
+    rows = [encode(example) for example in examples]
+    return _write(Path(folder) / split / "part-00000.parquet", rows, example_schema())
 
 
 def read_examples(folder: Path | str, split: str) -> list[Example]:
     """The examples of one split, in order; a split that was not written is empty."""
-    return [Example(**_decode(row)) for row in _read(Path(folder) / split)]
+    return list(iter_examples(folder, split))
+
+
+def iter_examples(folder: Path | str, split: str, batch: int = 1024) -> Iterator[Example]:
+    """The same one after another: never more than `batch` of them in memory."""
+    return (decode(row) for row in _rows(Path(folder) / split, batch))
 
 
 def write_rejected(folder: Path | str, rejected: Iterable[Rejected]) -> Path:
-    return _write(
-        Path(folder) / "rejected" / "part-00000.parquet",
-        [asdict(r) for r in rejected],
-        Rejected,
-    )
+    path = Path(folder) / "rejected" / "part-00000.parquet"
+    return _write(path, [asdict(r) for r in rejected], rejected_schema())
 
 
 def read_rejected(folder: Path | str) -> list[Rejected]:
-    return [Rejected(**row) for row in _read(Path(folder) / "rejected")]
+    return list(iter_rejected(folder))
 
 
-def _encode(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: json.dumps(value, ensure_ascii=False) if name in JSON_COLUMNS and value is not None else value
-        for name, value in row.items()
-    }
+def iter_rejected(folder: Path | str) -> Iterator[Rejected]:
+    return (Rejected(**row) for row in _rows(Path(folder) / "rejected", 1024))
 
 
-def _decode(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: json.loads(value) if name in JSON_COLUMNS and value is not None else value for name, value in row.items()
-    }
+def encode(example: Example) -> dict[str, Any]:
+    """The columns of one example, as they stand in the Parquet files."""
+    row: dict[str, Any] = {}
+    for name in EXAMPLE_COLUMNS:
+        value = getattr(example, name)
+        if value is not None and name in JSON_COLUMNS:
+            # Most of these are empty in most rows, and need no encoder then.
+            value = json.dumps(value, ensure_ascii=False) if value else "{}" if isinstance(value, dict) else "[]"
+        row[name] = value
+    return row
+
+
+def decode(row: dict[str, Any]) -> Example:
+    return Example(
+        **{
+            name: json.loads(value) if name in JSON_COLUMNS and value is not None else value
+            for name, value in row.items()
+        }
+    )
+
+
+def example_schema() -> Any:
+    return _schema(Example)
+
+
+def rejected_schema() -> Any:
+    return _schema(Rejected)
 
 
 def _schema(kind: type) -> Any:
@@ -113,13 +138,17 @@ def _schema(kind: type) -> Any:
     return pa.schema([(f.name, types.get(str(f.type), pa.string())) for f in fields(kind)])
 
 
-def _write(path: Path, rows: list[dict[str, Any]], kind: type) -> Path:
+def _write(path: Path, rows: list[dict[str, Any]], schema: Any) -> Path:
     import pyarrow as pa
 
-    write_table(path, pa.Table.from_pylist(rows, schema=_schema(kind)))
+    write_table(path, pa.Table.from_pylist(rows, schema=schema))
     return path
 
 
-def _read(folder: Path) -> list[dict[str, Any]]:
-    parts = sorted(folder.glob("part-*.parquet")) if folder.is_dir() else []
-    return [row for part in parts for row in read_table(part).to_pylist()]
+def _rows(folder: Path, batch: int) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    for part in sorted(folder.glob("part-*.parquet")) if folder.is_dir() else []:
+        with pq.ParquetFile(part) as file:
+            for held in file.iter_batches(batch_size=batch):
+                yield from held.to_pylist()

@@ -13,11 +13,15 @@ WORD = re.compile(r"\w+", re.UNICODE)
 
 def collapse(text: str) -> str:
     """NFC with every run of white space as one blank and none at the ends; case and signs stay."""
+    if text.isascii():
+        return " ".join(text.split())
     return SPACE.sub(" ", unicodedata.normalize("NFC", text)).strip()
 
 
 def normalise(text: str) -> str:
     """The form in which two prompts are 'the same': NFKC, folded case, single blanks."""
+    if text.isascii():
+        return " ".join(text.lower().split())
     return SPACE.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
@@ -39,6 +43,33 @@ def group_key(prompt: str) -> str:
 def duplicate_key(prompt: str, answer: str) -> str:
     """Equal for rows that differ only in white space and Unicode composition; case counts, as in code it does."""
     return key(collapse(prompt), collapse(answer))
+
+
+NUMBER = re.compile(r"[0-9]+(?:[.,:/][0-9]+)*")
+# What turns a sentence into its contrary, or counts: two prompts that differ here ask for different things.
+DECISIVE = frozenset(
+    word
+    for line in (
+        "no not never none nobody nothing neither nor without cannot except unless least most fewest false true",
+        "nicht kein keine keinen nie ohne ni pas jamais sans aucun sin nunca ningun",
+        "zero one two three four five six seven eight nine ten eleven twelve twenty hundred thousand first second",
+        "third last before after above below more less increase decrease maximum minimum highest lowest",
+    )
+    for word in line.split()
+)
+WRAPPER = re.compile(r"\A\s*(?:question|q)\s*:\s*|\s*(?:answer|a)\s*:\s*\Z", re.IGNORECASE)
+
+
+def decisive(text: str) -> str:
+    """Numbers, negations and the like of a normal form, in order: rows that differ here ask for other things."""
+    found = NUMBER.findall(text)
+    found += [word for word in WORD.findall(text) if word in DECISIVE]
+    return " ".join([*found, "n't" * (text.count("n't") + text.count("n\u2019t"))])
+
+
+def bare(prompt: str) -> str:
+    """A prompt without the 'Question:' and 'Answer:' that only lay it out."""
+    return WRAPPER.sub("", prompt)
 
 
 def words(text: str) -> list[str]:

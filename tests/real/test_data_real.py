@@ -15,7 +15,12 @@ from tuneloop.store import read_json
 # name -> rows in, kept, format, reasons
 KNOWN: dict[str, tuple[int, int, str, dict[str, int]]] = {
     "alpaca": (15130, 15121, "alpaca", {"no_answer": 9}),
-    "lamini_docs": (1400, 1395, "question_answer", {"duplicate": 4, "no_answer": 1}),
+    "lamini_docs": (
+        1400,
+        1391,
+        "question_answer",
+        {"duplicate": 4, "near_duplicate": 3, "no_answer": 1, "bridges_splits": 1},
+    ),
     "dolly": (2996, 2994, "alpaca", {"duplicate": 2}),
     "llamafactory_demo/kto_en_demo.jsonl.gz": (300, 300, "messages", {}),
     "llamafactory_demo/dpo_en_demo.jsonl.gz": (300, 295, "preference", {"duplicate": 5}),
@@ -44,7 +49,7 @@ def test_real_sets(shared_dir: Path, tmp_path: Path, name: str) -> None:
 def test_banking77_keeps_its_own_test_split(shared_dir: Path, tmp_path: Path) -> None:
     found = run(shared_dir / "data" / "banking77", tmp_path / "out")
     assert found["rows_in"] == 13083 and found["splits"]["test"] == 3080
-    assert found["reasons"] == {"in_test": 7, "duplicate": 4}
+    assert found["reasons"] == {"in_test": 101, "near_duplicate": 112, "duplicate": 4}
     assert len(found["labels"]) == found["labels_by_split"]["train"] == 77
 
 

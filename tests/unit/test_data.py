@@ -16,6 +16,7 @@ from tuneloop.data.formats import detect
 from tuneloop.errors import TuneloopError
 from tuneloop.records import Example, Rejected, read_examples, read_rejected
 from tuneloop.store import read_json
+from tuneloop.text import key
 
 
 def lines(path: Path, rows: list[Any]) -> Path:
@@ -275,11 +276,11 @@ def test_duplicates_name_the_row_that_stays(tmp_path: Path) -> None:
 
 
 def many(n: int, **more: Any) -> list[dict[str, Any]]:
-    return [{"question": f"question {i}", "answer": f"{i}", **more} for i in range(n)]
+    return [{"question": f"question {key(str(i))[:12]}", "answer": f"{i}", **more} for i in range(n)]
 
 
 def test_splits_are_shares_of_groups_and_stay_when_rows_are_added(tmp_path: Path) -> None:
-    rows = [{"question": f"question {i // 2}", "answer": str(i)} for i in range(1200)]
+    rows = [{"question": f"what is {key(str(i // 2))}?", "answer": str(i)} for i in range(1200)]
     shares = {"valid_fraction": 0.1, "test_fraction": 0.2, "seed": 7}
     small = kept(run(lines(tmp_path / "a.jsonl", rows[:800]), **shares))
     large = kept(run(lines(tmp_path / "b.jsonl", list(reversed(rows))), **shares))

@@ -11,6 +11,7 @@ import pytest
 from tuneloop.config import DataConfig
 from tuneloop.data import prepare
 from tuneloop.records import Example, read_examples, read_rejected
+from tuneloop.text import key
 
 
 def chat(question: str, answer: str = "an answer") -> list[dict[str, str]]:
@@ -34,7 +35,9 @@ def rows_of(out: Path) -> dict[str, Example]:
 
 @pytest.fixture
 def seeds(tmp_path: Path) -> tuple[str, dict[str, Example]]:
-    path = lines(tmp_path / "seeds.jsonl", [{"question": f"Question {i}?", "answer": f"{i}"} for i in range(60)])
+    path = lines(
+        tmp_path / "seeds.jsonl", [{"question": f"What is {key(str(i))[:12]}?", "answer": f"{i}"} for i in range(60)]
+    )
     out = prepare(DataConfig(source=[path], valid_fraction=0.2, test_fraction=0.2), tmp_path / "first")
     return path, rows_of(out)
 

@@ -160,7 +160,13 @@ def _put(
         value = [value]
     if not isinstance(raw.setdefault(section, {}), dict):
         raw[section] = {}
-    raw[section][key] = value
+    held = raw[section]
+    *outer, last = key.split(".")
+    for name in outer:  # data.columns.question, data.clean.html
+        if not isinstance(held.get(name), dict):
+            held[name] = {}
+        held = held[name]
+    held[last] = value
     origins[f"{section}.{key}"] = origin
 
 

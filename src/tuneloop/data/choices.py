@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
+import re
+from dataclasses import replace
 from typing import Any
 
 from tuneloop.data.rows import Refused
@@ -71,3 +74,41 @@ def _gold(answer: object, labels: list[str], options: list[str]) -> int:
         if text in known:
             return known.index(text)
     raise Refused("no_answer", field="answer", value=answer, cure=f"one of {', '.join(names)}")
+
+
+LETTERED = re.compile(r"^([A-Z])[.)] (.*)$", re.MULTILINE)
+
+
+def reordered(example: Example, rng: random.Random) -> tuple[Example, dict[str, Any]] | None:
+    """A multiple choice row whose lettered options stand in another order; None where there are none, or no letter.
+
+    Rows whose prompt does not list the options ask for the text of the right one, and have no order to change.
+    """
+    prompt = (
+        example.prompt if example.prompt is not None else str((example.messages or [{"content": ""}])[0]["content"])
+    )
+    answer = (
+        example.completion
+        if example.prompt is not None
+        else str((example.messages or [{"content": ""}])[-1]["content"])
+    )
+    found = list(LETTERED.finditer(prompt))
+    letters = [one[1] for one in found]
+    named = re.match(r"\s*\(?([A-Z])\b", answer or "")
+    if len(found) < 2 or letters != list(LETTERS[: len(found)]) or named is None or named[1] not in letters:
+        return None
+    order = list(range(len(found)))
+    while order == sorted(order):
+        rng.shuffle(order)
+    out, at = [], 0
+    for place, one in enumerate(found):
+        out += [prompt[at : one.start(2)], found[order[place]][2]]
+        at = one.end(2)
+    text = "".join([*out, prompt[at:]])
+    right = LETTERS[order.index(letters.index(named[1]))]
+    fresh = f"{(answer or '')[: named.start(1)]}{right}{(answer or '')[named.end(1) :]}"
+    how = {"template": "".join(LETTERS[i] for i in order)}
+    if example.prompt is not None:
+        return replace(example, prompt=text, completion=fresh), how
+    messages = [{**(example.messages or [])[0], "content": text}, *(example.messages or [])[1:-1]]
+    return replace(example, messages=[*messages, {**(example.messages or [])[-1], "content": fresh}]), how

@@ -1,72 +1,129 @@
-"""Light cleaning that changes no meaning: broken encodings, line ends, control characters, blank ends of turns."""
+"""Mends damage that no author meant: encodings, line ends, control characters, blank ends. More only when asked.
+
+Every repair is counted by kind, and cleaning what is clean changes nothing.
+"""
 
 from __future__ import annotations
 
+import html
 import re
+import unicodedata
 from collections import Counter
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
+from tuneloop.config.data import CleanConfig
+from tuneloop.data import personal
 from tuneloop.records import Example
 
-CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\ufeff]")
+# Zero-width joiners (U+200C, U+200D) shape Persian, Hindi and emoji, and stay.
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\u200b\ufeff]")
+FENCE = re.compile(r"(^```.*?(?:^```|\Z))", re.DOTALL | re.MULTILINE)
+TAG = re.compile(
+    r"</?(?:a|abbr|b|blockquote|body|br|center|cite|code|dd|div|dl|dt|em|font|footer|h[1-6]|head|header|hr|html|i|img"
+    r"|li|link|meta|nav|ol|p|pre|s|section|small|span|strike|strong|sub|sup|table|tbody|td|tfoot|th|thead|tr|u|ul)"
+    r"(?:\s[^<>]*)?/?>",
+    re.IGNORECASE,
+)
+BREAK = re.compile(r"<(?:br\s*/?|/p|/div|/li|/tr|/h[1-6])>", re.IGNORECASE)
+DROPPED = re.compile(r"<(script|style)\b[^<>]*>.*?</\1>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
+BLANK_START = re.compile(r"\A(?:[ \t]*\n)+")
+MOST_ROUNDS = 8
 
 
-@cache
-def _settings() -> Any:
+@lru_cache(maxsize=4)
+def _settings(quotes: bool, widths: bool) -> Any:
     from ftfy import TextFixerConfig
 
-    # Quotes, ligatures, widths and entities are the author's; only damage is mended.
     return TextFixerConfig(
         unescape_html=False,
-        uncurl_quotes=False,
-        fix_latin_ligatures=False,
-        fix_character_width=False,
+        uncurl_quotes=quotes,
+        fix_latin_ligatures=quotes,
+        fix_character_width=widths,
+        fix_line_breaks=False,
+        remove_control_chars=False,
+        remove_terminal_escapes=False,
         normalization="NFC",
         explain=False,
     )
 
 
-def fix(text: str, counts: Counter[str]) -> str:
+def fix(text: str, counts: Counter[str], config: CleanConfig) -> str:
     """One string. `counts` gets one for each kind of repair that changed it."""
     out = text
     if "\r" in out:
-        out = out.replace("\r\n", "\n").replace("\r", "\n")
-        counts["line_ends"] += 1
-    if CONTROL.search(out):
-        out = CONTROL.sub("", out)
-        counts["control_characters"] += 1
+        out = _step(out, lambda t: t.replace("\r\n", "\n").replace("\r", "\n"), "line_ends", counts)
     if not out.isascii():
-        import ftfy
-
-        mended = ftfy.fix_text(out, _settings())
-        counts["encoding"] += mended != out
-        out = mended
+        out = _step(out, lambda t: _encoding(t, config), "encoding", counts)
+    if CONTROL.search(out):
+        out = _step(out, lambda t: _outside_code(t, lambda part: CONTROL.sub("", part)), "control_characters", counts)
+        # What stood around a control character may now compose.
+        out = out if out.isascii() else unicodedata.normalize("NFC", out)
+    if config.entities and "&" in out:
+        out = _step(out, html.unescape, "entities", counts)
+    if config.html and "<" in out:
+        out = _step(out, lambda t: _outside_code(t, _without_tags), "html", counts)
+    if config.personal_data:
+        out = personal.mask(out, counts)
     return out
+
+
+def _step(text: str, change: Callable[[str], str], name: str, counts: Counter[str]) -> str:
+    """Applies `change` until it changes nothing, so that a second cleaning finds nothing to do."""
+    out = text
+    for _ in range(MOST_ROUNDS):
+        before, out = out, change(out)
+        if out == before:
+            break
+    counts[name] += out != text
+    return out
+
+
+def _encoding(text: str, config: CleanConfig) -> str:
+    import ftfy
+
+    return str(ftfy.fix_text(text, _settings(config.quotes, config.widths)))
+
+
+def _outside_code(text: str, change: Callable[[str], str]) -> str:
+    if "```" not in text:
+        return change(text)
+    return "".join(part if part.startswith("```") else change(part) for part in FENCE.split(text))
+
+
+def _without_tags(text: str) -> str:
+    return TAG.sub("", BREAK.sub("\n", DROPPED.sub("", text)))
 
 
 def trim(text: str, counts: Counter[str]) -> str:
     """Without blank lines before and white space after; the indentation of the first line stays."""
-    out = re.sub(r"\A(?:[ \t]*\n)+", "", text).rstrip()
+    out = BLANK_START.sub("", text).rstrip()
     counts["blank_ends"] += out != text
     return out
 
 
-def clean(example: Example, counts: Counter[str]) -> Example:
-    """In place. Raw prompts and completions keep their ends, where a blank is part of the tokens."""
-    before = sum(counts.values())
+def turns_of(example: Example) -> Iterator[dict[str, Any]]:
+    """Every message, those of both answers of a pair included."""
     sides = [side for side in (example.chosen, example.rejected) if isinstance(side, list)]
-    for message in [*(example.messages or []), *(turn for side in sides for turn in side)]:
-        message["content"] = trim(fix(message["content"], counts), counts)
-    for name in ("chosen", "rejected"):
+    yield from example.messages or []
+    for side in sides:
+        yield from side
+
+
+# Raw prompts and completions keep their ends, where a blank is part of the tokens.
+RAW_FIELDS = ("text", "prompt", "completion", "chosen", "rejected")
+
+
+def clean(example: Example, counts: Counter[str], config: CleanConfig) -> Example:
+    """In place."""
+    before = sum(counts.values())
+    for message in turns_of(example):
+        message["content"] = trim(fix(message["content"], counts, config), counts)
+    for name in RAW_FIELDS:
         if isinstance(text := getattr(example, name), str):
-            setattr(example, name, fix(text, counts))
-    if example.text is not None:
-        example.text = trim(fix(example.text, counts), counts)
-    if example.prompt is not None:
-        example.prompt = fix(example.prompt, counts)
-    if example.completion is not None:
-        example.completion = fix(example.completion, counts)
+            mended = fix(text, counts, config)
+            setattr(example, name, trim(mended, counts) if name == "text" else mended)
     if example.label is not None:
         example.label = (example.messages or [{"content": example.label}])[-1]["content"]
     counts["rows_changed"] += sum(counts.values()) != before

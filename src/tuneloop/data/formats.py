@@ -105,14 +105,13 @@ ANSWERS = ("answer", "output", "response", "best_answer")
 FORMATS: dict[str, Format] = {
     f.name: f
     for f in (
-        Format("generated", {name: (name,) for name in own.MARKS}, {name: (name,) for name in own.CARRIED}, own.build),
-        Format("messages", {"messages": ("messages",)}, {"label": ("label", "kto_tag")}, turns.messages),
         Format(
-            "sharegpt",
-            {"conversations": ("conversations", "conversation")},
-            {"system": ("system",), "chosen": ("chosen",), "label": ("kto_tag",)},
-            turns.sharegpt,
+            "prepared",
+            {name: (name,) for name in own.PREPARED},
+            {name: (name,) for name in own.PREPARED_MORE},
+            own.prepared,
         ),
+        Format("generated", {name: (name,) for name in own.MARKS}, {name: (name,) for name in own.CARRIED}, own.build),
         Format(
             "preference",
             {"chosen": ("chosen",), "rejected": ("rejected",)},

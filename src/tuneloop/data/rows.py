@@ -29,6 +29,18 @@ REASONS: dict[str, tuple[int, str]] = {
     "duplicate": (322, "exact duplicate"),
     "in_test": (323, "shares its prompt or group with a test row"),
     "in_valid": (324, "shares its prompt or group with a validation row"),
+    "near_duplicate": (325, "near-duplicate"),
+    "other_answer": (326, "another answer to a prompt that has one"),
+    "bridges_splits": (327, "belongs to groups that stand in different splits"),
+    "contaminated": (328, "repeats a row of a benchmark"),
+    "not_sampled": (329, "left out by the cap or weight of its source"),
+    "answer_equals_prompt": (330, "an answer that repeats its prompt"),
+    "repetition": (331, "an answer that repeats itself"),
+    "refusal": (332, "an answer that refuses"),
+    "corpus_rule": (333, "text that a corpus rule leaves out"),
+    "language": (334, "in another language"),
+    "too_long": (335, "longer than max_length"),
+    "template": (336, "cannot be laid out by the chat template"),
 }
 
 
@@ -38,6 +50,14 @@ class Refused(Exception):
     def __init__(self, reason: str, *, field: str = "", value: object = "", cure: str = "") -> None:
         super().__init__(reason)
         self.reason, self.field, self.value, self.cure = reason, field, value, cure
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _refused, (self.reason, self.field, self.value, self.cure)
+
+
+def _refused(reason: str, field: str, value: object, cure: str) -> Refused:
+    """Builds one again on the other side of a pipe."""
+    return Refused(reason, field=field, value=value, cure=cure)
 
 
 @dataclass(slots=True)

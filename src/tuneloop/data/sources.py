@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterator
@@ -9,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuneloop.config.data import SourceSpec
 from tuneloop.console import say
-from tuneloop.data.read import SUFFIXES, TEXT_SUFFIXES, kind, readable
+from tuneloop.data.containers import SUFFIXES, TEXT_SUFFIXES, kind, readable
 from tuneloop.data.rows import Raw
 from tuneloop.errors import DataError, PrerequisiteError, UsageError
 from tuneloop.store import read_json, require_run
@@ -29,6 +31,56 @@ class Part:
     path: Path | None = None
     split: str | None = None
     hub: tuple[str, str | None, str] | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A source with what it stands for: a path, several that a pattern names, or the hub where there is none."""
+
+    spec: SourceSpec
+    side: str | None
+    paths: tuple[Path, ...] = ()
+
+    def parts(self) -> list[Part]:
+        if not self.paths:
+            return parts(self.spec.path, None)
+        if self.spec.path == "-":
+            return [Part("-", self.paths[0])]
+        if len(self.paths) == 1 and not is_pattern(self.spec.path):
+            return parts(self.spec.path, self.paths[0])
+        return [Part(str(path), path, hint(Path(path.name))) for path in self.paths]
+
+    def bytes(self) -> int:
+        files = [f for path in self.paths for f in (path.rglob("*") if path.is_dir() else [path]) if f.is_file()]
+        return sum(file.stat().st_size for file in files)
+
+
+def is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[") and not Path(name).exists()
+
+
+def find(spec: SourceSpec, side: str | None, spooled: Path | None) -> Found:
+    """Raises UsageError 110 for a path that is not there."""
+    if spec.path == "-":
+        assert spooled is not None
+        return Found(spec, side, (spooled,))
+    if is_pattern(spec.path):
+        named = sorted(Path(name) for name in glob.glob(os.path.expanduser(spec.path), recursive=True))
+        files = tuple(path for path in named if path.is_file() and readable(path))
+        if not files:
+            raise UsageError(
+                110, f"no readable file fits '{spec.path}'", where="data.source", expected="a pattern that names files",
+                cure="check the path",
+            )  # fmt: skip
+        return Found(spec, side, files)
+    path = locate(spec.path)
+    return Found(spec, side, (path,) if path is not None else ())
+
+
+def frozen(folder: str) -> SourceSpec:
+    """The test rows of an earlier data folder, as a source."""
+    require_run(folder, "data")
+    return SourceSpec(path=str(Path(folder) / "test"), format="prepared")
 
 
 def locate(name: str) -> Path | None:

@@ -1,0 +1,1 @@
+"""Texts that are close to one another: near-duplicates and overlaps, for whole batches at once."""
