@@ -69,7 +69,7 @@ def test_worse_and_undecided_follow_the_test_alone(tmp_path: Path) -> None:
     base, tune = pair(tmp_path / "u", [True] * 50 + [False] * 50, [False] * 2 + [True] * 53 + [False] * 45)
     found = run(tmp_path / "u", base, tune)
     assert found["verdicts"][0]["verdict"] == "no detectable difference"
-    assert "could have shown" in found["findings"][0]["what"]
+    assert any("could have shown" in f["what"] for f in found["findings"])
 
 
 def test_chance_is_named(tmp_path: Path) -> None:

@@ -11,22 +11,44 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from tuneloop.analyze import freetext
 from tuneloop.analyze.rows import Row, TaskRows, right
 from tuneloop.stats import wilson
 
 PRECEDENCE = (
+    # the run
     "truncated prompt",
     "tie",
+    "boundary mismatch",
+    # the benchmark
+    "label suspect",
+    "contaminated",
+    # the tuning
     "forgetting",
+    # the form
+    "empty answer",
+    "repetition loop",
+    "ran to the token limit",
+    "goes on with a new question",
+    "refusal",
+    "language switch",
+    "answer present, not extracted",
+    "wrong format",
     "format failure",
     "length bias",
     "position bias",
-    "confident wrong",
+    "prior-driven",
+    # what the scores say
     "near miss",
+    "repeats a false reference",
+    "knowledge gap",
+    "confident wrong",
     "never near",
+    "unstable",
     "other",
     "learned",
 )
+NOISE = 0.02  # nats: batch size and number format move a margin by less than this
 MOST_POSITIONS = 10
 BIAS_P = 0.001
 
@@ -41,6 +63,7 @@ class Tagged:
     causes: list[str]
     change: str = ""
     slices: list[str] = field(default_factory=list)
+    explained: bool = False  # a finding about data, benchmark or prompts already accounts for it
 
     @property
     def wrong(self) -> bool:
@@ -74,6 +97,7 @@ def tag(tasks: list[TaskRows], near_miss: float, confident: float) -> list[Tagge
             item = Tagged(task.task, row, before, [], _change(row, before))
             item.causes = _faults(row) if item.wrong else []
             if item.wrong:
+                item.causes += freetext.of_row(row)
                 item.causes += _format(task.task, row, answered)
                 item.causes += _options(row, near_miss, confident)
                 if biased is not None and row.get("pred") == biased:
@@ -82,6 +106,8 @@ def tag(tasks: list[TaskRows], near_miss: float, confident: float) -> list[Tagge
                 item.causes.append("forgetting")
             if item.change == "learned":
                 item.causes.append("learned")
+            if _close(row):
+                item.causes.append("unstable")
             if item.wrong and not item.causes:
                 item.causes = ["other"]
             found.append(item)
@@ -101,7 +127,14 @@ def _change(row: Row, before: Row | None) -> str:
 
 
 def _faults(row: Row) -> list[str]:
-    return [name for name, key in (("truncated prompt", "truncated"), ("tie", "tie")) if row.get(key)]
+    found = [name for name, key in (("truncated prompt", "truncated"), ("tie", "tie")) if row.get(key)]
+    return found + [flag for flag in row.get("flags") or [] if flag == "boundary mismatch"]
+
+
+def _close(row: Row) -> bool:
+    """The two best options are nearer to one another than noise: another batch size may turn the pick."""
+    logs = sorted((float(x) for x in row.get("logprobs") or [] if x is not None), reverse=True)
+    return len(logs) > 1 and logs[0] - logs[1] < NOISE
 
 
 def _format(task: str, row: Row, answered: set[tuple[str, str]]) -> list[str]:

@@ -12,4 +12,11 @@ class AnalyzeConfig(Section):
     min_slice: int = Field(20, ge=5, description="rows a slice needs")
     near_miss: float = Field(0.35, gt=0, lt=1, description="p(gold) above which a wrong row is a near miss")
     confident: float = Field(0.8, gt=0, lt=1, description="p(pick) above which a wrong row is confident")
+    budget: int = Field(500, ge=1, description="most new rows that one line of next_data.jsonl asks for")
+    influence: int = Field(
+        0, ge=0, description="wrong rows whose most helpful and harmful training rows are looked for (gradients; slow)"
+    )
+    probes: list[str] = Field(
+        default_factory=list, description="further forwards that tell more: blank, rotate, cloze, shots"
+    )
     seed: int = 0
