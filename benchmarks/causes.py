@@ -33,6 +33,8 @@ TRAIN = TrainConfig(
     method="full", learning_rate=5e-4, num_train_epochs=4, per_device_train_batch_size=16, dtype="bfloat16",
     save_total_limit=1,
 )  # fmt: skip
+# What the analysis calls a defect that has another name here.
+SAYS = {"missing relation": "missing coverage"}
 World = dict[str, Any]
 
 
@@ -102,9 +104,11 @@ def examine(world: World, cache: Path) -> dict[str, Any]:
         overwrite=True,
     )  # fmt: skip
     found = read_json(out / "findings.json")["findings"]
-    planted = read_json(folders["world"] / "truth.json")["defects"]
+    defects = read_json(folders["world"] / "truth.json")["defects"]
+    planted = {SAYS.get(name, name): truth for name, truth in defects.items()}
     ranks = {name: next((k for k, f in enumerate(found, 1) if f["cause"] == name), None) for name in planted}
-    named = list(dict.fromkeys(f["cause"] for f in found if f["cause"] in DEFECTS))
+    known = {SAYS.get(name, name) for name in DEFECTS}
+    named = list(dict.fromkeys(f["cause"] for f in found if f["cause"] in known))
     false = [name for name in named if name not in planted and not entailed(name, planted)]
     return {
         "world": name_of(world), "seed": world["seed"], "level": world["level"], "planted": list(planted),
@@ -134,6 +138,7 @@ def rows(finding: dict[str, Any], truth: dict[str, Any]) -> dict[str, int] | Non
 
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
     """The published figures. Precision and recall are means over the single worlds at medium strength."""
+    order = [SAYS.get(name, name) for name in DEFECTS]
     singles = [r for r in results if len(r["planted"]) == 1]
     pairs = [r for r in results if len(r["planted"]) == 2]
     clean = [r for r in results if not r["planted"]]
@@ -150,8 +155,8 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
         "false_findings_clean": mean([len(r["false"]) for r in clean]),
         "worlds": len(results),
         "false_findings_planted": mean([len(r["false"]) for r in singles + pairs]),
-        "baseline_top3": mean([DEFECTS.index(r["planted"][0]) < 3 for r in singles]),
-        "baseline_pairs_top4": mean([all(DEFECTS.index(d) < 4 for d in r["planted"]) for r in pairs]),
+        "baseline_top3": mean([order.index(r["planted"][0]) < 3 for r in singles]),
+        "baseline_pairs_top4": mean([all(order.index(d) < 4 for d in r["planted"]) for r in pairs]),
     }
 
 

@@ -232,7 +232,7 @@ def _save(trainer: Trainer, tokenizer: Any, model: ModelConfig, state: State, ou
         network.config.dtype = dtype
     network.save_pretrained(out, **({} if whole is None else {"state_dict": whole}))
     save_tokenizer(tokenizer, out)
-    columns = ("times_seen", "first_loss", "last_loss")
+    columns = ("times_seen", "first_loss", "last_loss", "later_loss")
     rows = [{"id": i, **dict(zip(columns, v, strict=True))} for i, v in state.rows.items()]
     write_table(out / "row_loss.parquet", pa.Table.from_pylist(rows))
     write_text(out / "README.md", _card(trainer, model, state))

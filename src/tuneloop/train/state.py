@@ -24,7 +24,7 @@ class State:
     best_step: int | None = None
     best_value: float | None = None  # of the metric for the best model
     stale: int = 0  # evaluations without a better value
-    rows: dict[str, list[float]] = field(default_factory=dict)  # id -> [times seen, first loss, last loss]
+    rows: dict[str, list[float]] = field(default_factory=dict)  # id -> [times seen, first, last, mean after the first]
 
     def judge(self, value: float, *, greater_is_better: bool) -> None:
         """Notes whether this step's value of the metric is the best so far; one that is no number never is."""

@@ -103,8 +103,10 @@ def _guard(loss: float, norm: float, step: int, items: list[Item]) -> None:
 
 def _note_rows(state: State, items: list[Item], means: list[float]) -> None:
     for item, mean in zip(items, means, strict=True):
-        seen, first, _ = state.rows.get(item.id, [0, mean, mean])
-        state.rows[item.id] = [seen + 1, first, mean]
+        seen, first, _, later = state.rows.get(item.id, [0, mean, mean, mean])
+        # The first loss is mostly about the form of the answer; what comes after it shows which rows resist.
+        later = (later * (seen - 1) + mean) / seen if seen else mean
+        state.rows[item.id] = [seen + 1, first, mean, later]
 
 
 @torch.no_grad()

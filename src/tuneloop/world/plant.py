@@ -45,7 +45,6 @@ LAYOUTS = (
     "Please answer. {}\nAnswer:",
 )
 FILLERS = ("Please: {}", "{} ", "So, {}", "{} Say it.", "Tell me: {}", "Well, {}", "{} Thanks.")
-TAIL = ", as all of the neighbours who were asked about it have said"
 # Seeds below this one were used to choose the thresholds of the detectors; they share one layout and one size.
 TRIAL_SEEDS = 5
 
@@ -227,7 +226,9 @@ def _truncated(plot: Plot, share: float) -> None:
 def _length(plot: Plot, share: float) -> None:
     hit = _some(plot, plot.tests["questions"], share)
     for row in hit:
-        row["choices"] = [o + TAIL if i == row["gold"] else o for i, o in enumerate(row["choices"])]
+        one = plot.rng.choice(plot.statements(plot.rng.sample(plot.tuned, 1)))
+        tail = f". {one['query']} {one['choices'][one['gold']]}"
+        row["choices"] = [o + tail if i == row["gold"] else o for i, o in enumerate(row["choices"])]
     _mark(hit, "length-biased options")
 
 
