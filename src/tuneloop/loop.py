@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuneloop.config import (
     DataConfig,
@@ -19,6 +19,10 @@ from tuneloop.config import (
 from tuneloop.console import say
 from tuneloop.errors import UsageError
 from tuneloop.store import read_json, write_json
+
+if TYPE_CHECKING:
+    from tuneloop.evaluate.contenders import Contender
+    from tuneloop.evaluate.run import Loaded
 
 
 def run(
@@ -35,7 +39,8 @@ def run(
     """
     from tuneloop.analyze import analyze
     from tuneloop.data import prepare
-    from tuneloop.evaluate import compare
+    from tuneloop.evaluate.compare import compare
+    from tuneloop.evaluate.run import Loaded
     from tuneloop.report import build_report
     from tuneloop.train import train
 
@@ -54,21 +59,19 @@ def run(
     with _timed(times, "train"):
         model = train(config.train, config.model, data, folder / "model", overwrite=overwrite)
     with _timed(times, "evaluate"):
+        loaded = Loaded()
+        chosen = contenders(config, {"tune": model}, folder / "compare", data=data, loaded=loaded, overwrite=overwrite)
         scores = compare(
-            config.eval,
-            contenders(config, model),
-            folder / "compare",
-            data=data,
-            overwrite=overwrite,
-        )
+            config.eval, chosen, folder / "compare", settings=config.compare, data=data, overwrite=overwrite,
+            loaded=loaded,
+        )  # fmt: skip
     with _timed(times, "analyze"):
         analyses = [
             analyze(
                 config.analyze, scores / name, folder / "analysis" / name,
                 against=scores / "base", data=data, overwrite=overwrite,
             )
-            for name in _names(scores)
-            if name != "base"
+            for name in _beside(scores)
         ]  # fmt: skip
     with _timed(times, "report"):
         report = build_report(
@@ -108,23 +111,34 @@ def report_round(folder: Path, out: Path, title: str) -> Path:
     )
 
 
-def contenders(config: LoopConfig, tune: Path) -> list[dict[str, Any]]:
-    """Base, base with a few-shot prompt where one is asked for, and the tune."""
-    base = {"name": "base", "model": config.model, "few_shot": 0}
-    prompt = {
-        "name": "base-prompted",
-        "model": config.model,
-        "few_shot": config.eval.few_shot,
-    }
-    tuned = ModelConfig(name=str(tune), dtype=config.model.dtype, device=config.model.device)
-    middle = [prompt] if config.eval.few_shot else []
-    return [base, *middle, {"name": "tune", "model": tuned, "few_shot": 0}]
+def contenders(
+    config: LoopConfig,
+    tunes: dict[str, Path],
+    out: Path,
+    *,
+    data: Path | None,
+    loaded: Loaded,
+    overwrite: bool = False,
+) -> list[Contender]:
+    """What `compare.contenders` names; without it base, base with a few-shot prompt where one is asked for, and tunes.
+
+    Tunes are those given and those of `compare.tunes`.
+    """
+    from tuneloop.evaluate.contenders import resolve
+
+    short = ["base", *(["few_shot"] if config.eval.few_shot else []), "tune"]
+    settings = config.compare
+    if not settings.contenders:
+        settings = settings.model_copy(update={"contenders": short})
+    every = {**tunes, **{name: Path(folder) for name, folder in config.compare.tunes.items()}}
+    return resolve(config.eval, settings, config.model, every, out, data=data, loaded=loaded, overwrite=overwrite)
 
 
-def _names(compare: Path) -> list[str]:
-    listed = read_json(compare / "contenders.json")
-    rows = listed["contenders"] if isinstance(listed, dict) else listed
-    return [str(row["name"]) for row in rows]
+def _beside(compare: Path) -> list[str]:
+    """The contenders that were scored on everything that the base was: those whose errors are analysed."""
+    rows = read_json(compare / "contenders.json")["contenders"]
+    tasks = {str(row["name"]): {entry["task"] for entry in row["scores"]} for row in rows}
+    return [name for name, found in tasks.items() if name != "base" and found == tasks["base"]]
 
 
 @contextmanager

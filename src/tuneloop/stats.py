@@ -18,7 +18,7 @@ def _quantile(p: float) -> float:
     return NormalDist().inv_cdf(p)
 
 
-def wilson(k: float, n: int, alpha: float = 0.05) -> tuple[float, float]:
+def wilson(k: float, n: float, alpha: float = 0.05) -> tuple[float, float]:
     """Wilson score interval of the proportion k/n, as shares in [0, 1]; (0, 1) when n is 0. Source: Wilson 1927."""
     if n <= 0:
         return 0.0, 1.0

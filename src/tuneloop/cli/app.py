@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tuneloop.cli import analyze, chat, data, evaluate, report, run, train
+from tuneloop.cli import analyze, chat, compare, data, evaluate, report, run, train
 
 app = typer.Typer(
     help="Fine-tune a language model and prove that it got better.",
@@ -18,7 +18,7 @@ app.command()(run.run)
 app.command()(data.data)
 app.command()(train.train)
 app.command(name="eval")(evaluate.evaluate)
-app.command()(evaluate.compare)
+app.command()(compare.compare)
 app.command()(analyze.analyze)
 app.command()(report.report)
 app.command()(chat.chat)

@@ -1,4 +1,4 @@
-"""`eval` scores one model, `compare` several on the same rows."""
+"""`eval` scores one model on tasks and on a data folder's test split."""
 
 from __future__ import annotations
 
@@ -21,47 +21,32 @@ from tuneloop.cli.options import (
     done,
     load,
     mode,
-    need,
     stop_dry,
 )
 
 
 def evaluate(
     out: Out = Path("runs/scores"), model: Model = None,
-    tasks: Annotated[str | None, typer.Option(help="arc_easy,mmlu:5,...")] = None,
+    tasks: Annotated[str | None, typer.Option(help="arc_easy,mmlu:5,my_task.py,...")] = None,
     data: Annotated[Path | None, typer.Option("--data", "-d", help="also score this data folder's test split")] = None,
+    metrics: Annotated[str | None, typer.Option(help="exact_match,rouge_l,...: of the test split")] = None,
     config: Config = None, sets: Set = None, overwrite: Overwrite = False, dry_run: Dry = False,
     as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False,
 ) -> None:  # fmt: skip
     """Scores a model on benchmarks and on the test split of a data folder."""
     mode(quiet, verbose)
-    settings = load(config, sets, model__name=model, eval__tasks=tasks.split(",") if tasks else None)
+    settings = load(
+        config, sets, model__name=model, eval__tasks=tasks.split(",") if tasks else None,
+        eval__metrics=metrics.split(",") if metrics else None,
+    )  # fmt: skip
     if dry_run:
         stop_dry(settings, "eval", as_json)
-    from tuneloop.evaluate import evaluate as run_evaluate
+    from tuneloop.evaluate.run import evaluate as run_evaluate
+    from tuneloop.evaluate.tables import score_lines
     from tuneloop.store import read_json
 
     folder = run_evaluate(settings.eval, settings.model, out, data=data, overwrite=overwrite)
     scores = read_json(folder / "scores.json")["scores"]
-    for row in scores:
-        console.say(
-            f"{row['task']:<24} {row['metric']:<10} {row['value']:.4f} "
-            f"[{row['low']:.4f}, {row['high']:.4f}]  n {row['n']}"
-        )
+    for line in score_lines(scores):
+        console.say(line)
     done(folder, as_json, scores=scores)
-
-
-def compare(
-    data: Annotated[Path | None, typer.Option("--data", "-d", help="a data folder")] = None,
-    tune: Annotated[Path | None, typer.Option(help="the tuned model")] = None,
-    out: Out = Path("runs/compare"), model: Model = None, config: Config = None, sets: Set = None,
-    overwrite: Overwrite = False, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False,
-) -> None:  # fmt: skip
-    """Base, base with a few-shot prompt and a tune, on the same rows."""
-    mode(quiet, verbose)
-    settings = load(config, sets, model__name=model)
-    from tuneloop.evaluate import compare as run_compare
-    from tuneloop.loop import contenders
-
-    chosen = contenders(settings, need(tune, "--tune"))
-    done(run_compare(settings.eval, chosen, out, data=data, overwrite=overwrite), as_json)

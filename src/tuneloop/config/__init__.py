@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tuneloop.config.analyze import AnalyzeConfig
+from tuneloop.config.compare import CompareConfig, Prices
 from tuneloop.config.data import DataConfig
-from tuneloop.config.eval import EvalConfig, TaskSpec
+from tuneloop.config.eval import EvalConfig, JudgeSpec, TaskSpec
 from tuneloop.config.load import Loaded, load
 from tuneloop.config.loop import LoopConfig
 from tuneloop.config.model import ModelConfig
@@ -13,11 +14,14 @@ from tuneloop.config.train import TrainConfig
 
 __all__ = [
     "AnalyzeConfig",
+    "CompareConfig",
     "DataConfig",
     "EvalConfig",
+    "JudgeSpec",
     "Loaded",
     "LoopConfig",
     "ModelConfig",
+    "Prices",
     "ReportConfig",
     "TaskSpec",
     "TrainConfig",

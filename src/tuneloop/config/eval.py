@@ -29,6 +29,16 @@ class TaskSpec(Section):
         return value
 
 
+class JudgeSpec(Section):
+    """The model that judges answers: a server where `base_url` is given, else a model in this process."""
+
+    model: str
+    base_url: str | None = Field(None, description="an OpenAI-compatible server")
+    api_key_env: str | None = Field(None, description="environment variable that holds its key")
+    template: str | None = None
+    criteria: dict[str, str] = Field(default_factory=dict, description="name: question; each graded from 1 to 5")
+
+
 class EvalConfig(Section):
     tasks: list[TaskSpec] = Field(default_factory=list)
     test_split: bool = Field(True, description="also score the test split of the data folder")
@@ -46,9 +56,21 @@ class EvalConfig(Section):
         ge=0,
         description="rows of the test split that are also answered in free text",
     )
+    metrics: list[str] = Field(
+        default_factory=list,
+        description="of the test split, headline first; none: accuracy, exact match and perplexity as the rows allow",
+    )
+    judge: JudgeSpec | None = None
     few_shot: int = Field(
         0,
         ge=0,
         description="examples before each prompt in the prompt-engineering contender",
     )
+    thought_tokens: int = Field(64, ge=1, description="most tokens of a thought before the answer")
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _judge_is_named(self) -> EvalConfig:
+        if "judge" in self.metrics and self.judge is None:
+            raise ValueError("the metric 'judge' needs eval.judge.model")
+        return self

@@ -46,7 +46,7 @@ ALIASES: dict[str, dict[str, str]] = {
     },
     "eval": {"num_fewshot": "few_shot", "benchmarks": "tasks"},
 }
-LISTS = {("data", "source"), ("data", "test"), ("eval", "tasks")}
+LISTS = {("data", "source"), ("data", "test"), ("eval", "tasks"), ("eval", "metrics"), ("compare", "contenders")}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from tuneloop.config.analyze import AnalyzeConfig
 from tuneloop.config.base import Section
+from tuneloop.config.compare import CompareConfig
 from tuneloop.config.data import DataConfig
 from tuneloop.config.eval import EvalConfig
 from tuneloop.config.model import ModelConfig
@@ -18,6 +19,7 @@ class LoopConfig(Section):
     data: DataConfig = Field(default_factory=DataConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
+    compare: CompareConfig = Field(default_factory=CompareConfig)
     analyze: AnalyzeConfig = Field(default_factory=AnalyzeConfig)
     report: ReportConfig = Field(default_factory=ReportConfig)
     output_dir: str | None = None

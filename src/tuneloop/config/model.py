@@ -20,3 +20,5 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
     adapter: str | None = None
+    base_url: str | None = Field(None, description="an OpenAI-compatible server that answers as `name`; eval only")
+    api_key_env: str | None = Field(None, description="environment variable that holds the server's key")

@@ -15,6 +15,7 @@ from tuneloop.store import sha256_text, write_json, write_table
 Row = dict[str, Any]
 TEXT = ("task", "row", "group", "prompt_hash", "question", "category", "text_pred", "text_gold")
 WHOLE = ("gold", "pred", "pred_norm")
+COUNTS = ("prompt_tokens", "answer_tokens")  # of one answer; null where they are not known
 REAL = ("correct", "correct_norm", "margin", "p_gold")
 
 
@@ -36,8 +37,9 @@ class Part:
 
 def blank(task: str, row: str, **known: Any) -> Row:
     """A row in which everything unknown is empty."""
-    empty: Row = dict.fromkeys(TEXT, "") | dict.fromkeys(WHOLE, -1) | dict.fromkeys(REAL)
-    lists: Row = {"logprobs": [], "lengths": [], "tokens": [], "options": [], "flags": []}
+    empty: Row = dict.fromkeys(TEXT, "") | dict.fromkeys(WHOLE, -1) | dict.fromkeys(REAL + COUNTS)
+    lists: Row = {"logprobs": [], "probabilities": [], "lengths": [], "tokens": [], "options": []}
+    lists |= {"flags": [], "samples": []}
     return {
         **empty, **lists, "text_pred": None, "text_gold": None, "truncated": False, "tie": False,
         "task": task, "row": row, **known,
@@ -52,7 +54,8 @@ def choice_row(task: str, row: str, scores: Sequence[OptionScore], options: list
     return blank(
         task, row,
         gold=gold[0], pred=pred, pred_norm=metrics.best(normed), correct=float(pred in gold),
-        correct_norm=float(metrics.best(normed) in gold), logprobs=sums, lengths=[len(o) for o in options],
+        correct_norm=float(metrics.best(normed) in gold), logprobs=sums, probabilities=metrics.shares(sums),
+        lengths=[len(o) for o in options],
         tokens=[s.n_tokens for s in scores], margin=gap if math.isfinite(gap) else None,
         p_gold=metrics.true_mass(sums, gold), truncated=any(s.truncated for s in scores),
         tie=metrics.tied(sums), options=options,
@@ -60,11 +63,24 @@ def choice_row(task: str, row: str, scores: Sequence[OptionScore], options: list
     )  # fmt: skip
 
 
-def share_score(task: str, metric: str, values: Sequence[float], **more: Any) -> dict[str, Any]:
-    """A score with its interval: Wilson for 0/1 values, Student's t for means."""
+def share_score(
+    task: str, metric: str, values: Sequence[float], groups: Sequence[str] | None = None, **more: Any
+) -> dict[str, Any]:
+    """A score with its interval: Wilson for 0/1 values, Student's t for means.
+
+    Where `groups` (the rows' sources) repeat, the error is clustered; Wilson then counts n / design effect rows.
+    """
     mean, error, low, high = stats.mean_interval(values)
-    if all(v in (0.0, 1.0) for v in values):
-        low, high = stats.wilson(sum(values), len(values))
+    effect = 1.0
+    if groups and all(groups) and 1 < len(set(groups)) < len(values):
+        _, clustered, low, high = stats.clustered_interval(values, groups)
+        effect = max(1.0, (clustered / error) ** 2) if error else 1.0
+        error = max(error, clustered)
+    if values and all(v in (0.0, 1.0) for v in values):
+        low, high = stats.wilson(sum(values) / effect, len(values) / effect)
+    if effect > 1.05:
+        note = f"clustered by source, design effect {effect:.2f}"
+        more["note"] = f"{more['note']}; {note}" if more.get("note") else note
     return score(task, metric, mean, n=len(values), interval=(error, low, high), **more)
 
 
@@ -85,16 +101,21 @@ def write_part(folder: Path, parts: list[Part], head: dict[str, Any]) -> None:
     kinds = {
         **{name: pa.string() for name in TEXT},
         **{name: pa.int64() for name in WHOLE},
+        **{name: pa.int64() for name in COUNTS},
         **{name: pa.float64() for name in REAL},
         "logprobs": pa.list_(pa.float64()),
+        "probabilities": pa.list_(pa.float64()),
         "lengths": pa.list_(pa.int64()),
         "tokens": pa.list_(pa.int64()),
         "truncated": pa.bool_(),
         "tie": pa.bool_(),
         "options": pa.list_(pa.string()),
         "flags": pa.list_(pa.string()),
+        "samples": pa.list_(pa.string()),
     }
     rows = [row for part in parts for row in part.rows]
+    extra = dict.fromkeys(name for row in rows for name in row if name not in kinds)
+    kinds |= {name: pa.float64() if name.startswith("score_") else pa.string() for name in extra}
     write_table(folder / "rows.parquet", pa.Table.from_pylist(rows, schema=pa.schema(list(kinds.items()))))
     prompts = {key: text for part in parts for key, text in part.prompts.items()}
     table = pa.table({"prompt_hash": list(prompts), "prompt": list(prompts.values())})

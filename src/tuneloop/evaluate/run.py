@@ -1,0 +1,209 @@
+"""One contender into one scores folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneloop.config import EvalConfig, JudgeSpec, ModelConfig
+from tuneloop.errors import UsageError
+from tuneloop.evaluate.benchmarks import expand, run_task
+from tuneloop.evaluate.endpoint import endpoint_writer
+from tuneloop.evaluate.options import run_chosen, run_labels
+from tuneloop.evaluate.perplexity import run_perplexity
+from tuneloop.evaluate.prompting import Prompting
+from tuneloop.evaluate.rows import Part, write_part
+from tuneloop.evaluate.split import Split
+from tuneloop.evaluate.thinking import TEMPERATURE
+from tuneloop.evaluate.written import DEFAULT, Judge, Writer, judge_of, local_writer, run_written
+from tuneloop.lm import LM, Http, Local
+from tuneloop.metrics import text_metric
+from tuneloop.models import context_length, load_model, load_tokenizer, locate
+from tuneloop.prompts import apply_template
+from tuneloop.scoring import Scorer
+from tuneloop.store import open_run, read_json, write_json
+
+Work = tuple[str, Callable[[], Part]]
+# Metrics that are no function of one written answer.
+BY_KIND = {"accuracy", "macro_f1", "perplexity"}
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A model in memory, kept while the next contender uses the same one. `label` is what it was loaded from."""
+
+    label: str = ""
+    model: Any = None
+    tokenizer: Any = None
+
+
+def evaluate(
+    config: EvalConfig,
+    model: ModelConfig,
+    out: Path,
+    *,
+    data: Path | None = None,
+    contender: str = "base",
+    prompting: Prompting | None = None,
+    benchmarks: bool = True,
+    overwrite: bool = False,
+    loaded: Loaded | None = None,
+) -> Path:
+    """Scores `model` into the scores folder `out`: scores.json, rows.parquet, prompts.parquet.
+
+    `prompting` words the rows of the test split, and gives its number of shots to tasks that name none; without
+    `benchmarks` the tasks are left out. A task that was finished before a kill is not scored again. Raises UsageError
+    125 when there is nothing to score, 150-151 for a metric that is none.
+    """
+    prompting = prompting or Prompting()
+    config = config.model_copy(update={"tasks": expand(config.tasks) if benchmarks and not model.base_url else []})
+    for name in config.metrics:
+        if name not in BY_KIND and name != "judge":
+            text_metric(name)
+    if not config.tasks and not (data and config.test_split):
+        raise UsageError(125, "nothing to score", where="eval.tasks", cure="name a task, or give a data folder")
+    target = str(model.adapter or model.name)
+    settings = {**config.model_dump(), "model": model.model_dump(), "contender": contender}
+    settings |= {"prompting": asdict(prompting), "benchmarks": benchmarks}
+    inputs: dict[str, str | Path] = {"model": f"{model.base_url} {target}" if model.base_url else Path(locate(target))}
+    inputs |= {"data": data} if data else {}
+    inputs |= {f"task:{i}": Path(spec.data) for i, spec in enumerate(config.tasks) if spec.data}
+    with open_run(out, stage="eval", config=settings, inputs=inputs, schema=2, overwrite=overwrite) as run:
+        if run.state == "done":
+            return run.path
+        kept = run.path / "partial"
+        kept.mkdir(exist_ok=True)
+        parts = _parts(config, model, kept, data, prompting, loaded or Loaded())
+        head = {"contender": contender, "model": target, "few_shot": prompting.shots, "prompting": asdict(prompting)}
+        write_part(run.path, parts, head)
+        for path in kept.iterdir():
+            path.unlink()
+        kept.rmdir()
+        run.finish(rows=sum(len(p.rows) for p in parts))
+    return run.path
+
+
+def load_into(loaded: Loaded, model: ModelConfig) -> Loaded:
+    """Loads the model unless it is the one in memory; the template is set anew for every contender."""
+    target = str(model.adapter or model.name)
+    label = f"{target} {model.dtype} {model.device}"
+    if loaded.label != label:
+        loaded.model = loaded.tokenizer = None  # frees the one before
+        loaded.tokenizer = load_tokenizer(target)
+        loaded.model, loaded.label = load_model(target, dtype=model.dtype, device=model.device), label
+    return loaded
+
+
+def _parts(
+    config: EvalConfig, model: ModelConfig, kept: Path, data: Path | None, prompting: Prompting, loaded: Loaded
+) -> list[Part]:
+    work: list[Work] = []
+    with _judge(config.judge if "judge" in config.metrics else None) as judge:
+        if model.base_url:
+            if data is None or not config.test_split:
+                raise UsageError(
+                    153, "a server can only write answers", where="model.base_url", expected="a data folder",
+                    cure="give --data; tasks of options need log-probabilities of a model in this process",
+                )  # fmt: skip
+            split = Split(data, config, None, prompting, room=0)
+            warmth = TEMPERATURE if prompting.samples > 1 else 0.0
+            write = endpoint_writer(split, endpoint(model, warmth), kept / "answers.jsonl")
+            work = written_work(split, write, judge)
+        else:
+            load_into(loaded, model)
+            room = config.max_length or context_length(loaded.model, loaded.tokenizer)
+            scorer = Scorer(loaded.model, max_length=room, batch_tokens=config.batch_tokens)
+            for spec in config.tasks:
+                work.append((spec.name or spec.task, _task(spec, config, scorer, loaded.tokenizer, prompting.shots)))
+            if data is not None and config.test_split:
+                split = Split(data, config, loaded.tokenizer, prompting, room=room)
+                work += split_work(split, model, scorer, local_writer(split, loaded.model), judge)
+        return [_once(kept / f"{number:03d}.json", job) for number, (_, job) in enumerate(work)]
+
+
+def _task(spec: Any, config: EvalConfig, scorer: Scorer, tokenizer: Any, shots: int) -> Callable[[], Part]:
+    return lambda: run_task(spec, config, scorer, tokenizer, shots)
+
+
+def split_work(split: Split, model: ModelConfig, scorer: Scorer, write: Writer, judge: Judge | None) -> list[Work]:
+    """What the kinds of rows in the split ask for, headline first; where metrics are named, only those."""
+    work: list[Work] = []
+    if any(e.messages for e in split.rows):
+        apply_template(split.tokenizer, model.template)
+    names = split.config.metrics
+    if split.labelled and (not names or {"accuracy", "macro_f1"} & set(names)):
+        work.append((f"{split.which}:accuracy", lambda: run_labels(split, scorer)))
+    if split.chosen and (not names or "accuracy" in names):
+        work.append((f"{split.which}:choice", lambda: run_chosen(split, scorer)))
+    work += written_work(split, write, judge)
+    if split.rows and (not names or "perplexity" in names):
+        work.append((f"{split.which}:perplexity", lambda: run_perplexity(split, scorer)))
+    if not work:
+        raise UsageError(
+            154, "no row of the split can be scored so", where="eval.metrics",
+            expected="accuracy for labels or options, text metrics for answers, perplexity for any row",
+        )  # fmt: skip
+    return work
+
+
+def written_work(split: Split, write: Writer, judge: Judge | None) -> list[Work]:
+    names = [n for n in split.config.metrics if n not in BY_KIND]
+    if split.config.generate_limit < 1 or (split.config.metrics and not names):
+        return []
+    work: list[Work] = []
+    free = [e for e in split.asked if e.kind in ("chat", "completion")]
+    if split.labelled:
+        task = f"{split.which}:free_text"
+        work.append((task, lambda: run_written(split, write, split.labelled, task, names or ["free_text"], judge)))
+    if free:
+        chosen = names or DEFAULT
+        name = f"{split.which}:{chosen[0].partition(':')[0]}"
+        work.append((name, lambda: run_written(split, write, free, name, chosen, judge)))
+    return work
+
+
+def _once(path: Path, job: Callable[[], Part]) -> Part:
+    """The part that a run before left, else the job's, with the seconds it took; kept until all are there."""
+    if path.is_file():
+        return Part(**read_json(path))
+    started = time.monotonic()
+    part = job()
+    for entry in part.scores:
+        entry["seconds"] = round(time.monotonic() - started, 3)
+    write_json(path, asdict(part))
+    return part
+
+
+def endpoint(model: ModelConfig | JudgeSpec, temperature: float = 0.0) -> Http:
+    """The server behind `base_url`; its key comes from the environment and stands in no file."""
+    name = model.name if isinstance(model, ModelConfig) else model.model
+    key = "none"
+    if model.api_key_env:
+        key = os.environ.get(model.api_key_env, "")
+        if not key:
+            raise UsageError(
+                155, f"the environment variable {model.api_key_env} is empty", where="api_key_env",
+                expected="the server's key", cure=f"export {model.api_key_env}=...",
+            )  # fmt: skip
+    return Http(name, base_url=str(model.base_url), api_key=key, temperature=temperature)
+
+
+@contextmanager
+def _judge(spec: JudgeSpec | None) -> Iterator[Judge | None]:
+    """The judge of eval.judge: a server, or a model that is loaded here."""
+    if spec is None:
+        yield None
+        return
+    lm: LM
+    if spec.base_url:
+        lm = endpoint(spec)
+    else:
+        tokenizer = load_tokenizer(spec.model)
+        apply_template(tokenizer, spec.template)
+        lm = Local(load_model(spec.model), tokenizer)
+    yield judge_of(lm, spec.criteria)

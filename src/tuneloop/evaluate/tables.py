@@ -1,0 +1,137 @@
+"""Tables for a terminal of 100 columns: scores, ranked contenders, many runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tuneloop.scored import read_scores
+
+Entry = dict[str, Any]
+WIDTH = 100
+
+
+def _number(value: Any, form: str = ".4f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def score_lines(scores: Sequence[Entry]) -> list[str]:
+    """A line a score: value, interval, chance, the best trivial baseline, n, and what could be detected."""
+    lines = [f"{'task':<24} {'metric':<14} {'value':>8} {'95 % interval':>19} {'chance':>8} {'trivial':>8} {'n':>7}"]
+    for s in scores:
+        interval = f"[{_number(s['low'])}, {_number(s['high'])}]"
+        trivial = max((s.get("baselines") or {}).values(), default=None)
+        lines.append(
+            f"{s['task'][:24]:<24} {s['metric'][:14]:<14} {_number(s['value']):>8} {interval:>19} "
+            f"{_number(s.get('chance')):>8} {_number(trivial):>8} {s['n']:>7,}"
+        )
+        if s.get("detectable") is not None:
+            lines.append(f"{'':<24} detects differences of {100 * s['detectable']:.1f} points between models")
+    return lines
+
+
+def compare_lines(found: Entry) -> list[str]:
+    """The ranked table, the tests of tunes against prompts, how many were tried, and what to do."""
+    ranking = found.get("ranking") or []
+    if not ranking:
+        return ["nothing was scored on both sides"]
+    first = ranking[0]
+    lines = [f"{found['task']}, {first['metric']}, n {first['n']:,}; chance {_number(first['chance'])}"]
+    lines.append(
+        f"{'contender':<20} {'score':>6} {'95 % interval':>15} {'to base':>8}  {'verdict':<24} "
+        f"{'tokens':>10} {'s':>6} {'$/1000':>7}"
+    )
+    for r in ranking:
+        tokens = f"{_number(r['prompt_tokens'], '.0f')}+{_number(r['answer_tokens'], '.0f')}"
+        dollars = None if r["usd"] is None else 1000 * r["usd"]
+        interval = f"[{_number(r['low'], '.3f')}, {_number(r['high'], '.3f')}]"
+        points = "" if r["diff"] is None else f"{100 * r['diff']:+.1f}"
+        lines.append(
+            f"{r['contender'][:20]:<20} {_number(r['value'], '.3f'):>6} {interval:>15} {points:>8}  "
+            f"{r['verdict'] or 'the base':<24} {tokens:>10} {_number(r['seconds'], '.3f'):>6} {_number(dollars, '.3f'):>7}"
+        )
+    lines.append("tokens: prompt + answer a row; s: seconds a row on this machine, every option scored")
+    lines += _tests(found)
+    lines += _paid(ranking)
+    lines.append(_tried(found["tried"]))
+    advice = found["recommendation"]
+    lines += ["", f"recommendation: {advice['do']}", *_wrapped(advice["reason"])]
+    return lines
+
+
+def _tests(found: Entry) -> list[str]:
+    own = {r["contender"] for r in found["ranking"] if r["tuned"]}
+    listed = [t for t in found["verdicts"] if t["contender"] in own and t["against"] != found["contenders"][0]["name"]]
+    lines = ["", "tunes against the rest, paired:"] if listed else []
+    for t in listed:
+        change = f"{100 * t['diff']:+.1f} [{100 * t['low']:+.1f}, {100 * t['high']:+.1f}]" if t["n"] else "-"
+        lines.append(
+            f"  {t['contender'][:18]:<18} against {t['against'][:20]:<20} {change:>22} points  "
+            f"p {t['p_adjusted']:.2g}  {t['verdict']}"
+        )
+    return lines
+
+
+def _paid(ranking: list[Entry]) -> list[str]:
+    lines = []
+    for r in ranking:
+        even = r["break_even"]
+        if even and even["calls"]:
+            unit = "$" if even["unit"] == "usd" else "s of this machine"
+            lines.append(
+                f"break-even: {r['contender']} cost {even['training']:.4g} {unit} to train and saves "
+                f"{even['saved_per_call']:.2g} {unit} a call: {even['calls']:,} calls"
+            )
+    return lines
+
+
+def _tried(tried: Entry) -> str:
+    chosen = ", ".join(f"{n} from {k}" for n, k in tried["chosen_on_valid_from"].items())
+    return (
+        f"{tried['on_test']} contenders touched the test split, once each; verdicts corrected for {tried['tests']} tests"
+        + (f"; chosen on valid rows: {chosen}" if chosen else "")
+    )
+
+
+def _wrapped(text: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text[:1].upper() + text[1:], WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
+
+
+def run_lines(folders: Sequence[Path]) -> list[str]:
+    """Many runs and models in one table: a line a task and metric, a column a run; '*' where the rows differ from the
+    first run's, which makes the numbers no comparison."""
+    runs = [read_scores(folder) for folder in folders]
+    names = [_short(str(head.get("contender") or ""), folder) for (head, _), folder in zip(runs, folders, strict=True)]
+    keys = dict.fromkeys((s["task"], s["metric"]) for head, _ in runs for s in head["scores"])
+    ids = [_ids(rows) for _, rows in runs]
+    room = max(9, min(18, (WIDTH - 36) // max(1, len(runs))))
+    lines = [f"{'task':<22} {'metric':<12} " + " ".join(f"{n[:room]:>{room}}" for n in names)]
+    for task, metric in keys:
+        cells = []
+        for (head, _), own in zip(runs, ids, strict=True):
+            entry = next((s for s in head["scores"] if (s["task"], s["metric"]) == (task, metric)), None)
+            same = own.get(task) == next((i[task] for i in ids if task in i), None)
+            cells.append("-" if entry is None else f"{_cell(entry)}{'' if same else '*'}")
+        lines.append(f"{task[:22]:<22} {metric[:12]:<12} " + " ".join(f"{c:>{room}}" for c in cells))
+    if any(cell.endswith("*") for line in lines for cell in line.split()):
+        lines.append("* scored on other rows than the first run: not comparable")
+    return lines
+
+
+def _ids(rows: list[Entry]) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        found.setdefault(str(row["task"]), set()).add(f"{row['row']} {row.get('gold')} {row.get('text_gold')}")
+    return {task: frozenset(keys) for task, keys in found.items()}
+
+
+def _short(contender: str, folder: Path) -> str:
+    return folder.name if contender in ("", "base") or contender == folder.name else f"{folder.name}/{contender}"
+
+
+def _cell(entry: Entry) -> str:
+    error = entry.get("stderr")
+    return _number(entry["value"], ".3f") + (f"±{1.96 * error:.3f}" if error is not None else "")
