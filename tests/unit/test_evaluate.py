@@ -9,7 +9,7 @@ import pytest
 
 from tuneloop.config import EvalConfig, ModelConfig
 from tuneloop.errors import TuneloopError
-from tuneloop.evaluate import compare, evaluate
+from tuneloop.evaluate import Contender, Prompting, compare, evaluate
 from tuneloop.records import Example, write_examples
 from tuneloop.store import read_json, read_table
 
@@ -61,7 +61,7 @@ def arc(tmp_path: Path) -> Path:
 def test_contenders_are_scored_on_the_same_rows(model: str, data: Path, arc: Path, tmp_path: Path) -> None:
     config = EvalConfig.model_validate({"tasks": [{"task": "arc_easy", "data": str(arc)}], "max_new_tokens": 4})
     base = ModelConfig(name=model, template="plain")
-    chosen = [{"name": "base", "model": base}, {"name": "prompted", "model": base, "few_shot": 2}]
+    chosen = [Contender("base", base), Contender("prompted", base, Prompting(shots=2))]
     out = compare(config, chosen, tmp_path / "compare", data=data)
     assert [c["name"] for c in read_json(out / "contenders.json")["contenders"]] == ["base", "prompted"]
     first, second = (read_table(out / n / "rows.parquet").to_pylist() for n in ("base", "prompted"))
@@ -79,7 +79,7 @@ def test_contenders_are_scored_on_the_same_rows(model: str, data: Path, arc: Pat
 def test_finished_tasks_are_not_scored_again(
     model: str, arc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tuneloop.evaluate as module
+    import tuneloop.evaluate.run as module
 
     tasks = [{"task": "arc_easy", "data": str(arc)}, {"task": "arc_easy", "data": str(arc), "shots": 1, "name": "one"}]
     config = EvalConfig.model_validate({"tasks": tasks})

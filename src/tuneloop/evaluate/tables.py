@@ -45,11 +45,12 @@ def compare_lines(found: Entry) -> list[str]:
     for r in ranking:
         tokens = f"{_number(r['prompt_tokens'], '.0f')}+{_number(r['answer_tokens'], '.0f')}"
         dollars = None if r["usd"] is None else 1000 * r["usd"]
+        cost = f"{_number(r['seconds'], '.3f'):>6} {_number(dollars, '.3f'):>7}"
         interval = f"[{_number(r['low'], '.3f')}, {_number(r['high'], '.3f')}]"
         points = "" if r["diff"] is None else f"{100 * r['diff']:+.1f}"
         lines.append(
             f"{r['contender'][:20]:<20} {_number(r['value'], '.3f'):>6} {interval:>15} {points:>8}  "
-            f"{r['verdict'] or 'the base':<24} {tokens:>10} {_number(r['seconds'], '.3f'):>6} {_number(dollars, '.3f'):>7}"
+            f"{r['verdict'] or 'the base':<24} {tokens:>10} {cost}"
         )
     lines.append("tokens: prompt + answer a row; s: seconds a row on this machine, every option scored")
     lines += _tests(found)
@@ -88,10 +89,9 @@ def _paid(ranking: list[Entry]) -> list[str]:
 
 def _tried(tried: Entry) -> str:
     chosen = ", ".join(f"{n} from {k}" for n, k in tried["chosen_on_valid_from"].items())
-    return (
-        f"{tried['on_test']} contenders touched the test split, once each; verdicts corrected for {tried['tests']} tests"
-        + (f"; chosen on valid rows: {chosen}" if chosen else "")
-    )
+    touched = f"{tried['on_test']} contenders touched the test split, once each"
+    more = f"; chosen on valid rows: {chosen}" if chosen else ""
+    return f"{touched}; verdicts corrected for {tried['tests']} tests{more}"
 
 
 def _wrapped(text: str) -> list[str]:
