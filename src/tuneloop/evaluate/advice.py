@@ -68,8 +68,13 @@ def recommend(ranking: list[Entry], tests: list[Entry], settings: CompareConfig)
     best = prompts[0] if prompts else base
     if both and plain and _beats(both[0], plain[0], found) and _beats(both[0], best, found):
         return _do("both", f"{_name(both[0])} is better than the tune alone and than every prompt", both[0])
+    tunes = any(r["tuned"] for r in ranking)
     if not plain:
-        return _do("prompt", f"{_name(better[0])} is better than the base, and no tune is", better[0])
+        return _do(
+            "prompt",
+            f"{_name(better[0])} is better than the base, and {'no tune is' if tunes else 'no tune was measured'}",
+            better[0],
+        )
     return _tune_or_prompt(plain[0], best, found, settings)
 
 

@@ -146,10 +146,10 @@ def _proposals(split: Split, loaded: Loaded, count: int, seed: int) -> list[str]
 
 
 def _halve(valid: Valid, candidates: list[Prompting], budget: int) -> list[dict[str, Any]]:
-    rounds = max(1, (len(candidates) - 1).bit_length())
-    rows = max(FEWEST_ROWS, budget // (rounds * len(candidates)))
     # A small budget looks at fewer prompts rather than at rows too few to tell them apart.
-    alive = candidates[: max(2, budget // (rounds * rows))]
+    count = max([2, *(n for n in range(2, len(candidates) + 1) if n * (n - 1).bit_length() * FEWEST_ROWS <= budget)])
+    alive = candidates[:count]
+    rows = max(FEWEST_ROWS, budget // ((count - 1).bit_length() * count))
     trail: list[dict[str, Any]] = []
     while len(alive) > 1 or not trail:
         rows = min(rows, valid.size)

@@ -97,7 +97,7 @@ def _tried(tried: Entry) -> str:
 def _wrapped(text: str) -> list[str]:
     import textwrap
 
-    return textwrap.wrap(text[:1].upper() + text[1:], WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
+    return textwrap.wrap(text, WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
 
 
 def run_lines(folders: Sequence[Path]) -> list[str]:
