@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tuneloop.cli import analyze, chat, compare, data, evaluate, report, run, train
+from tuneloop.cli import analyze, chat, compare, data, evaluate, power, report, run, scores, train
 
 app = typer.Typer(
     help="Fine-tune a language model and prove that it got better.",
@@ -19,6 +19,8 @@ app.command()(data.data)
 app.command()(train.train)
 app.command(name="eval")(evaluate.evaluate)
 app.command()(compare.compare)
+app.add_typer(scores.app, name="scores")
+app.command()(power.power)
 app.command()(analyze.analyze)
 app.command()(report.report)
 app.command()(chat.chat)

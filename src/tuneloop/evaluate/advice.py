@@ -109,7 +109,7 @@ def _too_few(test: Entry, settings: CompareConfig) -> str:
     seen = f"{test['contender']} against {test['against']}: {100 * test['diff']:+.1f} points on {test['n']:,} rows"
     least = f", where {100 * sure:.1f} points could have been seen" if sure else ""
     aim = max(abs(test["diff"]), settings.margin)
-    flips = ((test.get("b") or 0) + (test.get("c") or 0)) / max(1, test["n"])
+    flips = ((test.get("b") or 0) + (test.get("c") or 0) + 1) / (test["n"] + 2)  # some, even where none was seen
     rows = stats.rows_needed(aim, max(flips, aim)) if test.get("b") is not None else 0
     more = f"; about {rows:,} rows would show {100 * aim:.1f} points" if rows else ""
     return f"n is too small. {seen}{least}{more}"

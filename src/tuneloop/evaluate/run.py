@@ -89,13 +89,13 @@ def evaluate(
 
 
 def load_into(loaded: Loaded, model: ModelConfig) -> Loaded:
-    """Loads the model unless it is the one in memory; the template is set anew for every contender."""
+    """Loads the model unless it is the one in memory; the tokenizer anew, because a contender sets its template."""
     target = str(model.adapter or model.name)
     label = f"{target} {model.dtype} {model.device}"
     if loaded.label != label:
-        loaded.model = loaded.tokenizer = None  # frees the one before
-        loaded.tokenizer = load_tokenizer(target)
+        loaded.model = None  # frees the one before
         loaded.model, loaded.label = load_model(target, dtype=model.dtype, device=model.device), label
+    loaded.tokenizer = load_tokenizer(target)
     return loaded
 
 
@@ -103,7 +103,7 @@ def _parts(
     config: EvalConfig, model: ModelConfig, kept: Path, data: Path | None, prompting: Prompting, loaded: Loaded
 ) -> list[Part]:
     work: list[Work] = []
-    with _judge(config.judge if "judge" in config.metrics else None) as judge:
+    with judge_from(config.judge if "judge" in config.metrics else None) as judge:
         if model.base_url:
             if data is None or not config.test_split:
                 raise UsageError(
@@ -194,7 +194,7 @@ def endpoint(model: ModelConfig | JudgeSpec, temperature: float = 0.0) -> Http:
 
 
 @contextmanager
-def _judge(spec: JudgeSpec | None) -> Iterator[Judge | None]:
+def judge_from(spec: JudgeSpec | None) -> Iterator[Judge | None]:
     """The judge of eval.judge: a server, or a model that is loaded here."""
     if spec is None:
         yield None

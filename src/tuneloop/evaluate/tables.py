@@ -39,26 +39,25 @@ def compare_lines(found: Entry) -> list[str]:
     first = ranking[0]
     lines = [f"{found['task']}, {first['metric']}, n {first['n']:,}; chance {_number(first['chance'])}"]
     lines.append(
-        f"{'contender':<20} {'score':>6} {'95 % interval':>15} {'to base':>8}  {'verdict':<24} "
+        f"{'contender':<18} {'score':>6} {'95 % interval':>14} {'+/-':>6}  {'verdict':<24} "
         f"{'tokens':>10} {'s':>6} {'$/1000':>7}"
     )
     for r in ranking:
         tokens = f"{_number(r['prompt_tokens'], '.0f')}+{_number(r['answer_tokens'], '.0f')}"
         dollars = None if r["usd"] is None else 1000 * r["usd"]
         cost = f"{_number(r['seconds'], '.3f'):>6} {_number(dollars, '.3f'):>7}"
-        interval = f"[{_number(r['low'], '.3f')}, {_number(r['high'], '.3f')}]"
+        interval = f"[{_number(r['low'], '.3f')},{_number(r['high'], '.3f')}]"
         points = "" if r["diff"] is None else f"{100 * r['diff']:+.1f}"
         lines.append(
-            f"{r['contender'][:20]:<20} {_number(r['value'], '.3f'):>6} {interval:>15} {points:>8}  "
+            f"{r['contender'][:18]:<18} {_number(r['value'], '.3f'):>6} {interval:>14} {points:>6}  "
             f"{r['verdict'] or 'the base':<24} {tokens:>10} {cost}"
         )
-    lines.append("tokens: prompt + answer a row; s: seconds a row on this machine, every option scored")
+    lines.append("+/-: points to the base; tokens: prompt + answer; s: seconds a row here, every option scored")
     lines += _tests(found)
-    lines += _paid(ranking)
-    lines.append(_tried(found["tried"]))
+    for text in ["", *_paid(ranking), _tried(found["tried"])]:
+        lines += _wrapped(text) or [""]
     advice = found["recommendation"]
-    lines += ["", f"recommendation: {advice['do']}", *_wrapped(advice["reason"])]
-    return lines
+    return [*lines, "", f"recommendation: {advice['do']}", *_wrapped(advice["reason"], "  ")]
 
 
 def _tests(found: Entry) -> list[str]:
@@ -68,8 +67,8 @@ def _tests(found: Entry) -> list[str]:
     for t in listed:
         change = f"{100 * t['diff']:+.1f} [{100 * t['low']:+.1f}, {100 * t['high']:+.1f}]" if t["n"] else "-"
         lines.append(
-            f"  {t['contender'][:18]:<18} against {t['against'][:20]:<20} {change:>22} points  "
-            f"p {t['p_adjusted']:.2g}  {t['verdict']}"
+            f"  {t['contender'][:14]:<14} - {t['against'][:18]:<18} {change:>21}  p {t['p_adjusted']:<7.2g} "
+            f"{t['verdict']}"
         )
     return lines
 
@@ -94,10 +93,10 @@ def _tried(tried: Entry) -> str:
     return f"{touched}; verdicts corrected for {tried['tests']} tests{more}"
 
 
-def _wrapped(text: str) -> list[str]:
+def _wrapped(text: str, indent: str = "") -> list[str]:
     import textwrap
 
-    return textwrap.wrap(text, WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent="  ")
 
 
 def run_lines(folders: Sequence[Path]) -> list[str]:
@@ -135,3 +134,29 @@ def _short(contender: str, folder: Path) -> str:
 def _cell(entry: Entry) -> str:
     error = entry.get("stderr")
     return _number(entry["value"], ".3f") + (f"±{1.96 * error:.3f}" if error is not None else "")
+
+
+def diff_lines(found: Entry, show: int) -> list[str]:
+    """Paired tests of two runs and the first rows that changed."""
+    lines = []
+    for t in found["tests"]:
+        flips = "" if t.get("b") is None else f", {t['b']} lost, {t['c']} won"
+        lines.append(
+            f"{t['task'][:26]:<26} {t['metric'][:12]:<12} {t['before']:.3f} -> {t['after']:.3f} "
+            f"p {t['p_adjusted']:.2g}, n {t['n']:,}{flips}: {t['verdict']}"
+        )
+    for where, tasks in found["only"].items():
+        lines.append(f"only in {where}: {', '.join(tasks)}")
+    rows = found["changed"]
+    lines.append(f"{len(rows):,} rows changed" + (", first:" if rows and show else ""))
+    for r in rows[:show]:
+        lines.append(f"  {r['task']} {r['row']}: {_number(r['before'], '.3g')} -> {_number(r['after'], '.3g')}")
+        lines.append(f"    {_line(r['question'])}")
+        lines.append(f"    before: {_line(r['said_before'])}   after: {_line(r['said'])}")
+    return lines
+
+
+def _line(text: str) -> str:
+    from tuneloop.text import shorten
+
+    return shorten(text, 40 if len(text) < 200 else 80)

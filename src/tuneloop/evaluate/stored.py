@@ -1,0 +1,181 @@
+"""What can be done with scored rows without the model: score again, compare row by row, judge pairs, export."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tuneloop import stats
+from tuneloop.config import JudgeSpec
+from tuneloop.errors import DataError, UsageError
+from tuneloop.evaluate import paired
+from tuneloop.evaluate.rows import Part, write_part
+from tuneloop.evaluate.run import judge_from
+from tuneloop.evaluate.written import grade
+from tuneloop.judge import Case, pairwise, win_share
+from tuneloop.metrics import text_metric
+from tuneloop.scored import Row, read_scores, value
+from tuneloop.store import open_run, read_table, sha256_text, write_json, write_text
+
+Entry = dict[str, Any]
+
+
+def rescore(
+    scores: Path, metrics: Sequence[str], out: Path, *, judge: JudgeSpec | None = None, overwrite: bool = False
+) -> Path:
+    """A new scores folder: the written answers of `scores` under other metrics; rows of options stay as they are.
+
+    The first metric becomes the headline of its task. Raises DataError 396 when no row has a written answer.
+    """
+    for name in metrics:
+        if name != "judge":
+            text_metric(name)
+        elif judge is None:
+            raise UsageError(152, "no judge is named", where="eval.judge", cure="--set eval.judge={model: ...}")
+    head, rows = read_scores(scores)
+    settings = {"metrics": list(metrics), "judge": judge.model_dump() if judge else None}
+    with open_run(out, stage="eval", config=settings, inputs={"scores": scores}, overwrite=overwrite) as run:
+        if run.state == "done":
+            return run.path
+        parts, found = [], 0
+        with judge_from(judge if "judge" in metrics else None) as asked:
+            for task in dict.fromkeys(str(r["task"]) for r in rows):
+                own = [r for r in rows if r["task"] == task]
+                part = Part(rows=own, scores=[s for s in head["scores"] if s["task"] == task])
+                if written(own):
+                    shots, found = part.scores[0].get("shots", 0), found + 1
+                    part.scores = []
+                    grade(part, task, metrics, asked, shots=shots)
+                parts.append(part)
+        if not found:
+            raise DataError(396, "no row has a written answer", where=str(scores), expected="rows of a generating task")
+        kept = {k: v for k, v in head.items() if k not in ("scores", "warnings")}
+        write_part(run.path, parts, {**kept, "rescored_from": str(scores)})
+        shutil.copyfile(scores / "prompts.parquet", run.path / "prompts.parquet")
+        run.finish(rows=len(rows))
+    return run.path
+
+
+def written(rows: Sequence[Row]) -> bool:
+    """Whether these rows are answers that a model wrote, and not options that it chose among."""
+    return bool(rows) and not any(r.get("logprobs") for r in rows) and any(r.get("text_pred") is not None for r in rows)
+
+
+def diff(scores: Path, against: Path, alpha: float = 0.05) -> Entry:
+    """Tasks that both runs scored, paired and corrected together, with the rows that changed; DataError 390 where a
+    shared task has other rows. Tasks of one side only are listed."""
+    after, before = paired.read(scores.name, scores), paired.read(against.name, against)
+    shared = [t for t in after.rows if t in before.rows]
+    if not shared:
+        raise DataError(390, "the two score folders share no task", where=f"{scores} against {against}")
+    tests = paired.correct([paired.pair(after, before, task) for task in shared], alpha)
+    rows = []
+    for task in shared:
+        for key, row in after.rows[task].items():
+            other = before.rows[task][key]
+            if value(row) != value(other) or row.get("pred") != other.get("pred"):
+                rows.append(_changed(task, key, row, other))
+    rows.sort(key=lambda r: (r["after"] is None, (r["after"] or 0) - (r["before"] or 0)))
+    alone = {str(p.path): sorted(set(p.rows) - set(shared)) for p in (after, before)}
+    return {"tests": tests, "changed": rows, "only": {k: v for k, v in alone.items() if v}}
+
+
+def _changed(task: str, key: str, row: Row, other: Row) -> Entry:
+    said = {name: _said(r) for name, r in (("said", row), ("said_before", other))}
+    question = str(row.get("question") or "")
+    return {"task": task, "row": key, "question": question, "before": other["correct"], "after": row["correct"], **said}
+
+
+def _said(row: Row) -> str:
+    options, pred = row.get("options") or [], row.get("pred")
+    if row.get("text_pred") is not None:
+        return str(row["text_pred"])
+    return str(options[pred]) if pred is not None and 0 <= pred < len(options) else ""
+
+
+def judge_pairs(scores: Path, against: Path, judge: JudgeSpec, limit: int | None = None) -> Entry:
+    """The judge's choice between the written answers of two runs to the same rows, each pair in both orders.
+
+    `win` is the share of pairs that `scores` wins, a tie counting half, with its interval and a sign-flip test.
+    """
+    after, before = paired.read(scores.name, scores), paired.read(against.name, against)
+    found: list[Entry] = []
+    for task, rows in after.rows.items():
+        if task not in before.rows or not written(list(rows.values())):
+            continue
+        pairs = [(r, before.rows[task][k]) for k, r in rows.items() if k in before.rows[task]][:limit]
+        with judge_from(judge) as asked:
+            assert asked is not None
+            chosen = pairwise(asked[0], [(_case(b), _case(a)) for a, b in pairs])
+        won, unread = win_share(chosen)
+        mean, error, low, high = stats.mean_interval(won)
+        entry = {"task": task, "pairs": len(pairs), "unread": unread, "win": mean, "low": low, "high": high}
+        entry |= {"p": stats.paired_bootstrap([w - 0.5 for w in won])[2], "stderr": error}
+        found.append(entry | {"by_place": sum(c.by_place for c in chosen)})
+    if not found:
+        raise DataError(396, "the two runs share no written answers", where=f"{scores} against {against}")
+    return {"judge": judge.model, "tasks": found}
+
+
+def _case(row: Row) -> Case:
+    return Case(str(row.get("question") or ""), str(row.get("text_pred") or ""), str(row.get("text_gold") or ""))
+
+
+def export_samples(scores: Path, out: Path) -> list[Path]:
+    """lm-eval's files: `samples_<task>.jsonl` as its `--log_samples` writes them, and `results.json`.
+
+    What a scores folder does not keep (the raw document) is built from what it does; hashes are lm-eval's own kind,
+    SHA-256 of the text.
+    """
+    head, rows = read_scores(scores)
+    prompts = {r["prompt_hash"]: r["prompt"] for r in read_table(scores / "prompts.parquet").to_pylist()}
+    files = []
+    for task in dict.fromkeys(str(r["task"]) for r in rows):
+        names = [str(s["metric"]) for s in head["scores"] if s["task"] == task]
+        own = [r for r in rows if r["task"] == task]
+        lines = [json.dumps(_sample(i, r, prompts, names), ensure_ascii=False) + "\n" for i, r in enumerate(own)]
+        path = out / f"samples_{task.replace(':', '_').replace('/', '_')}.jsonl"
+        write_text(path, "".join(lines))
+        files.append(path)
+    results: dict[str, Entry] = {}
+    for s in head["scores"]:
+        entry = results.setdefault(str(s["task"]), {"alias": s["task"]})
+        entry |= {f"{s['metric']},none": s["value"], f"{s['metric']}_stderr,none": s["stderr"] or "N/A"}
+    shots = {str(s["task"]): s.get("shots", 0) for s in head["scores"]}
+    versions = {str(s["task"]): s.get("version", "1") for s in head["scores"]}
+    write_json(
+        out / "results.json",
+        {"results": results, "n-shot": shots, "versions": versions, "model_name": head.get("model")},
+    )
+    return [*files, out / "results.json"]
+
+
+def _sample(number: int, row: Row, prompts: dict[str, str], names: list[str]) -> Entry:
+    prompt = prompts.get(str(row["prompt_hash"]), "")
+    options, logs = row.get("options") or [], row.get("logprobs") or []
+    if logs and options:
+        asked: Entry = {f"gen_args_{i}": {"arg_0": prompt, "arg_1": f" {o}"} for i, o in enumerate(options)}
+        greedy = row.get("greedy") or [False] * len(logs)
+        said: list[Any] = [[[repr(float(v)), str(g)]] for v, g in zip(logs, greedy, strict=True)]
+        target: Any = row["gold"]
+    else:
+        asked = {"gen_args_0": {"arg_0": prompt, "arg_1": {}}}
+        said, target = [[str(row.get("text_pred") or "")]], row.get("text_gold")
+    doc = {"id": row["row"], "question": row["question"], "choices": options, "category": row["category"]}
+    first = [r[0] for r in said]
+    entry: Entry = {
+        "doc_id": number, "doc": doc, "target": str(target), "arguments": asked, "resps": said, "filtered_resps": first,
+        "filter": "none", "metrics": names, "doc_hash": sha256_text(json.dumps(doc, ensure_ascii=False)),
+        "prompt_hash": sha256_text(prompt), "target_hash": sha256_text(str(target)),
+    }  # fmt: skip
+    for place, name in enumerate(names):
+        stored = row.get(f"score_{name}")
+        column = "correct_norm" if name.endswith("_norm") else "correct"
+        # A score over the whole set (macro F1, a group's accuracy) has no value of its own for a row.
+        known = stored if stored is not None else row.get(column) if place == 0 or name.endswith("_norm") else None
+        entry |= {name: known} if known is not None else {}
+    entry["metrics"] = [n for n in names if n in entry]
+    return entry

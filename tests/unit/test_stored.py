@@ -1,0 +1,167 @@
+"""Scored rows without the model: other metrics, two runs row by row, a judge between them, lm-eval's files, servers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from tuneloop.config import EvalConfig, JudgeSpec, ModelConfig
+from tuneloop.errors import DataError, PartialError, TuneloopError
+from tuneloop.evaluate import Prompting, evaluate
+from tuneloop.evaluate.stored import diff, export_samples, judge_pairs, rescore
+from tuneloop.evaluate.tables import diff_lines, run_lines
+from tuneloop.records import Example, write_examples
+from tuneloop.store import read_json, read_table
+
+ROWS = 24
+
+
+class Server(HTTPServer):
+    """Adds two numbers, a wrong sum for every third question; judges by the shorter answer; dies after `lives`."""
+
+    lives = 10**9
+    asked = 0
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked += 1
+        if self.server.asked > self.server.lives:
+            self.send_error(400, "out of order")
+            return
+        text = self.answer(body["messages"][-1]["content"])
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        reply = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
+        data = json.dumps(reply).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def answer(self, text: str) -> str:
+        if "<answer_1>" in text:
+            first, second = (text.split(f"<answer_{i}>\n")[1].split("\n<")[0] for i in (1, 2))
+            return json.dumps({"better": 0 if len(first) == len(second) else 1 if len(first) < len(second) else 2})
+        if "<answer>" in text:
+            return '{"reason": "ok", "exact": 5}'
+        a, b = (int(n) for n in text.split("What is ")[-1].split("?")[0].split(" + "))
+        said = a + b + (1 if "step by step" not in text and a % 3 == 0 else 0)
+        return f"Adding up.\nAnswer: {said}" if "step by step" in text else f"The sum is {said}"
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    httpd = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    yield httpd
+    httpd.shutdown()
+    httpd.server_close()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    def row(i: int, split: str) -> Example:
+        turns = [{"role": "user", "content": f"What is {i} + {i}?"}, {"role": "assistant", "content": f"#### {2 * i}"}]
+        return Example(id=f"{split}{i}", split=split, kind="chat", messages=turns)
+
+    write_examples(tmp_path / "data", "train", [row(i, "train") for i in range(100, 110)])
+    write_examples(tmp_path / "data", "test", [row(i, "test") for i in range(ROWS)])
+    return tmp_path / "data"
+
+
+def model(server: Server) -> ModelConfig:
+    return ModelConfig(name="adder", base_url=f"http://127.0.0.1:{server.server_port}/v1")
+
+
+CONFIG = EvalConfig(metrics=["numeric", "rouge_l", "bleu", "regex:\\d"])
+
+
+def test_a_server_is_scored_and_one_that_dies_resumes(server: Server, data: Path, tmp_path: Path) -> None:
+    server.lives = 17
+    with pytest.raises(PartialError, match="16 of 24"):
+        evaluate(CONFIG, model(server), tmp_path / "scores", data=data)
+    server.lives, server.asked = 10**9, 0
+    out = evaluate(CONFIG, model(server), tmp_path / "scores", data=data)
+    assert server.asked == ROWS - 16
+    scores = {s["metric"]: s for s in read_json(out / "scores.json")["scores"]}
+    assert scores["numeric"]["value"] == pytest.approx(16 / 24) and scores["numeric"]["n"] == ROWS
+    assert scores["regex:\\d"]["value"] == 1.0
+    assert "version:" in scores["bleu"]["note"]
+    rows = read_table(out / "rows.parquet").to_pylist()
+    assert [r["correct"] for r in rows] == [r["score_numeric"] for r in rows]
+    assert rows[0]["answer_tokens"] is None  # this server does not tell
+
+
+def test_a_server_that_never_answers_is_no_partial_result(data: Path, tmp_path: Path) -> None:
+    gone = ModelConfig(name="x", base_url="http://127.0.0.1:9/v1")
+    with pytest.raises(TuneloopError, match="211"):
+        evaluate(EvalConfig(metrics=["numeric"]), gone, tmp_path / "scores", data=data)
+
+
+def test_scored_again_compared_judged_and_exported(server: Server, data: Path, tmp_path: Path) -> None:
+    plain = evaluate(CONFIG, model(server), tmp_path / "plain", data=data)
+    thinking = Prompting(thinks=True)
+    thought = evaluate(CONFIG, model(server), tmp_path / "thought", data=data, prompting=thinking)
+    assert {r["text_pred"] for r in read_table(thought / "rows.parquet").to_pylist()} == {
+        str(2 * i) for i in range(ROWS)
+    }
+    asked = server.asked
+
+    spec = JudgeSpec(model="j", base_url=model(server).base_url, criteria={"exact": "Is it exact?"})
+    again = rescore(plain, ["similarity", "judge"], tmp_path / "again", judge=spec)
+    scores = {s["metric"]: s for s in read_json(again / "scores.json")["scores"]}
+    assert set(scores) == {"similarity", "judge", "judge_exact"}
+    assert scores["judge"]["value"] == 1.0 and server.asked == asked + ROWS
+    rows = read_table(again / "rows.parquet").to_pylist()
+    assert rows[0]["correct"] == rows[0]["score_similarity"] and rows[0]["score_judge_exact"] == 1.0
+
+    found = diff(thought, plain)
+    assert found["tests"][0]["c"] == 8 and found["tests"][0]["verdict"] == "better"
+    assert len(found["changed"]) == 8 and "8 won" in "\n".join(diff_lines(found, 3))
+    assert "*" not in "\n".join(run_lines([plain, thought]))
+
+    won = judge_pairs(thought, plain, spec)["tasks"][0]
+    assert won["win"] == 1.0 and won["pairs"] == ROWS and won["unread"] == 0
+
+    files = export_samples(plain, tmp_path / "lm-eval")
+    lines = [json.loads(line) for line in files[0].read_text().splitlines()]
+    assert len(lines) == ROWS and lines[0]["numeric"] == rows_of(plain)[0]["correct"]
+    assert {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "doc_hash"} <= set(lines[0])
+    assert lines[1]["filtered_resps"][0] == "The sum is 2"
+    assert read_json(files[-1])["results"]["test:numeric"]["numeric,none"] == pytest.approx(16 / 24)
+
+
+def rows_of(folder: Path) -> list[dict[str, object]]:
+    return list(read_table(folder / "rows.parquet").to_pylist())
+
+
+def test_two_runs_on_other_rows_are_refused(server: Server, data: Path, tmp_path: Path) -> None:
+    config = EvalConfig(metrics=["numeric"])
+    whole = evaluate(config, model(server), tmp_path / "whole", data=data)
+    some = evaluate(config.model_copy(update={"limit": 20}), model(server), tmp_path / "some", data=data)
+    with pytest.raises(DataError, match="4 rows of task 'test:numeric' differ"):
+        diff(some, whole)
+    assert "not comparable" in run_lines([whole, some])[-1]
+
+
+def test_a_folder_without_written_answers_cannot_be_scored_again(tmp_path: Path) -> None:
+    from tuneloop.evaluate.rows import Part, blank, write_part
+
+    row = blank("t", "0", correct=1.0, logprobs=[-1.0, -2.0], options=["a", "b"], gold=0, pred=0)
+    write_part(tmp_path / "scores", [Part([{"task": "t", "metric": "acc"}], [row])], {})
+    with pytest.raises(DataError, match="396"):
+        rescore(tmp_path / "scores", ["exact_match"], tmp_path / "out")
+    with pytest.raises(TuneloopError, match="150"):
+        rescore(tmp_path / "scores", ["exact"], tmp_path / "out")
