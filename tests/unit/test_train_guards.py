@@ -50,6 +50,7 @@ def test_exploded_loss_stops_and_a_spike_does_not() -> None:
     guard = Explosion(vocabulary=64)
     for step, loss in enumerate([4.0, 4.1, 4.2, 30.0, 3.0, *[20.0] * (PATIENCE - 1), 4.0]):
         guard.see(loss, step, "here")
+    for step in range(PATIENCE - 1):
+        guard.see(20.0, step, "here")
     with pytest.raises(PartialError, match="TL-421"):
-        for step in range(PATIENCE):
-            guard.see(20.0, step, "here")
+        guard.see(20.0, PATIENCE - 1, "here")

@@ -65,7 +65,7 @@ def build_index(wanted: list[TaskSpec | Path]) -> tuple[OverlapIndex | None, lis
 
 
 def _task_texts(spec: TaskSpec) -> list[str]:
-    items = build_items(TASKS[spec.task], data=spec.data)
+    items = build_items(TASKS[spec.task], data=spec.data).items
     repeated = Counter(item.question.strip() for item in items)
     out = []
     for item in items:
