@@ -34,6 +34,12 @@ KEYLESS = {
     "max_restarts",
     "gradient_checkpointing",
     "activation_offload",
+    "limits",
+    "base_url",
+    "api_key_env",
+    "timeout",
+    "concurrency",
+    "price",
 }
 PACKAGES = (
     "tuneloop",
@@ -67,12 +73,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise _disk_error(error, path) from error
+        raise disk_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _disk_error(error: OSError, path: Path) -> Exception:
+def disk_error(error: OSError, path: Path) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(path.parent).free
         return PrerequisiteError(
@@ -122,7 +128,7 @@ def append_jsonl(path: Path | str, value: object) -> None:
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
     except OSError as error:
-        raise _disk_error(error, Path(path)) from error
+        raise disk_error(error, Path(path)) from error
 
 
 def read_jsonl(path: Path | str) -> list[Any]:
@@ -163,7 +169,7 @@ def input_hash(value: str | Path) -> str:
         if path.is_file():
             return sha256_file(path)
     except OSError as error:
-        raise _disk_error(error, path) from error
+        raise disk_error(error, path) from error
     return sha256_text(str(value))
 
 
@@ -276,7 +282,7 @@ def _make_folder(out: Path) -> None:
             cure="choose a folder with --out",
         ) from error
     except OSError as error:
-        raise _disk_error(error, out) from error
+        raise disk_error(error, out) from error
 
 
 def _state(out: Path, key: str, stage: str, overwrite: bool) -> str:

@@ -19,12 +19,12 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(["prompts", "models", "world", "lm"], 4),
     **dict.fromkeys(["tasks", "metrics", "scoring", "judge", "neighbours"], 5),
     **dict.fromkeys(["data", "generate", "train", "evaluate", "analyze", "report", "serve"], 6),
-    **dict.fromkeys(["loop", "doctor", "llama"], 7),
+    **dict.fromkeys(["loop", "doctor", "llama", "teacher"], 7),
     **dict.fromkeys(["cli", "__main__"], 8),
 }
 STAGE_LAYER = 6
 # The world is a measuring instrument: what it measures must not know it. `models` finds its base by path.
-WORLD_READERS = {"loop", "doctor", "llama", "cli", "world"}
+WORLD_READERS = {"loop", "doctor", "llama", "teacher", "cli", "world"}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from tuneloop.config.analyze import AnalyzeConfig
 from tuneloop.config.compare import CompareConfig, Prices
 from tuneloop.config.data import DataConfig
 from tuneloop.config.eval import EvalConfig, JudgeSpec, TaskSpec
+from tuneloop.config.generate import GenerateConfig, TeacherConfig
 from tuneloop.config.load import Loaded, load
 from tuneloop.config.loop import LoopConfig
 from tuneloop.config.model import ModelConfig
@@ -17,6 +18,7 @@ __all__ = [
     "CompareConfig",
     "DataConfig",
     "EvalConfig",
+    "GenerateConfig",
     "JudgeSpec",
     "Loaded",
     "LoopConfig",
@@ -24,6 +26,7 @@ __all__ = [
     "Prices",
     "ReportConfig",
     "TaskSpec",
+    "TeacherConfig",
     "TrainConfig",
     "load",
 ]

@@ -46,7 +46,15 @@ ALIASES: dict[str, dict[str, str]] = {
     },
     "eval": {"num_fewshot": "few_shot", "benchmarks": "tasks"},
 }
-LISTS = {("data", "source"), ("data", "test"), ("eval", "tasks"), ("eval", "metrics"), ("compare", "contenders")}
+LISTS = {
+    ("data", "source"),
+    ("data", "test"),
+    ("eval", "tasks"),
+    ("eval", "metrics"),
+    ("compare", "contenders"),
+    ("generate", "seeds"),
+    ("generate", "documents"),
+}
 
 
 @dataclass(frozen=True)

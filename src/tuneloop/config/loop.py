@@ -9,6 +9,7 @@ from tuneloop.config.base import Section
 from tuneloop.config.compare import CompareConfig
 from tuneloop.config.data import DataConfig
 from tuneloop.config.eval import EvalConfig
+from tuneloop.config.generate import GenerateConfig
 from tuneloop.config.model import ModelConfig
 from tuneloop.config.report import ReportConfig
 from tuneloop.config.train import TrainConfig
@@ -17,6 +18,7 @@ from tuneloop.config.train import TrainConfig
 class LoopConfig(Section):
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig = Field(default_factory=DataConfig)
+    generate: GenerateConfig = Field(default_factory=GenerateConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
     compare: CompareConfig = Field(default_factory=CompareConfig)

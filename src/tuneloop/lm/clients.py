@@ -1,16 +1,14 @@
-"""One question, one answer, whoever answers: a model in this process, an OpenAI-compatible server, or a script."""
+"""A model in this process, and a script; both answer one request (`ask`) or a list of conversations (`complete`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tuneloop.errors import PrerequisiteError
+from tuneloop.lm.asking import Answer, Ask, Message
 from tuneloop.lm.local import generate
 from tuneloop.prompts import encode_prompt
-
-Message = dict[str, Any]
 
 
 class LM(Protocol):
@@ -45,45 +43,22 @@ class Local:
 
 
 @dataclass(slots=True)
-class Http:
-    """An OpenAI-compatible server, such as vLLM on this machine; two retries, then PrerequisiteError 211."""
-
-    model: str
-    base_url: str = "http://127.0.0.1:8000/v1"
-    api_key: str = "none"
-    temperature: float = 0.0
-    timeout: float = 60.0
-
-    def complete(self, asks: Sequence[str | list[Message]], *, max_new_tokens: int = 128) -> list[str]:
-        from openai import OpenAI, OpenAIError
-
-        client: Any = OpenAI(base_url=self.base_url, api_key=self.api_key, timeout=self.timeout, max_retries=2)
-        answers = []
-        for ask in asks:
-            try:
-                found = client.chat.completions.create(
-                    model=self.model,
-                    messages=as_messages(ask),
-                    max_tokens=max_new_tokens,
-                    temperature=self.temperature,
-                )
-            except OpenAIError as error:
-                raise PrerequisiteError(
-                    211,
-                    f"the model server does not answer: {error}",
-                    where=self.base_url,
-                    expected=f"an OpenAI-compatible server with the model {self.model}",
-                    cure="start the server or mend its address",
-                ) from error
-            answers.append(str(found.choices[0].message.content or ""))
-        return answers
-
-
-@dataclass(slots=True)
 class Scripted:
-    """Answers from a function of the conversation, for tests and dry runs."""
+    """Answers from a function of the conversation (a raw prompt counts as one user message): tests, demo, dry runs."""
 
     answer: Callable[[list[Message]], str]
+    name: str = "scripted"
+    capabilities: frozenset[str] = field(default_factory=lambda: frozenset({"chat", "completions"}))
 
     def complete(self, asks: Sequence[str | list[Message]], *, max_new_tokens: int = 128) -> list[str]:
         return [self.answer(as_messages(ask)) for ask in asks]
+
+    async def ask(self, ask: Ask, key: str) -> Answer:
+        messages = list(ask.messages) if ask.prompt is None else as_messages(ask.prompt)
+        text = self.answer(messages)
+        # Counted in words: a script has no tokens.
+        words = sum(len(str(m["content"]).split()) for m in messages)
+        return Answer(text, "stop", words, len(text.split()))
+
+    async def close(self) -> None:
+        return None

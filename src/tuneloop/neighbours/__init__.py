@@ -1,1 +1,1 @@
-"""Texts that are close to one another: near-duplicates and overlaps, for whole batches at once."""
+"""Texts that are close to one another: near-duplicates, overlaps, similar prompts."""
