@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from tuneloop.config import DataConfig
-from tuneloop.lm.clients import LM, Http, Local
+from tuneloop.lm import LM, Http, Local
 from tuneloop.records import Example
 from tuneloop.text import decisive, key, normalise, words
 
