@@ -49,13 +49,41 @@ def scores_folder(folder: Path, share: float, tasks: tuple[str, ...]) -> Path:
     return folder
 
 
+def _ranked(name: str, value: float, **more: object) -> dict[str, object]:
+    line = {"contender": name, "metric": "acc", "n": 120, "value": value, "low": value - 0.1, "high": value + 0.1}
+    line |= {
+        "tuned": False,
+        "chance": 0.25,
+        "diff": None,
+        "verdict": None,
+        "prompt_tokens": 40.0,
+        "answer_tokens": None,
+    }
+    return line | {"seconds": 0.1, "usd": None, "break_even": None} | more
+
+
+BREAK_EVEN = {"unit": "seconds", "training": 60.0, "saved_per_call": 0.01, "calls": 6000}
+TEST = {"contender": "tune", "against": HOSTILE, "n": 120, "diff": 0.3, "low": 0.2, "high": 0.4, "p_adjusted": 0.001}
+RANKED = {
+    "task": "arc_easy",
+    "ranking": [
+        _ranked("tune", 0.7, tuned=True, diff=0.4, verdict="better", break_even=BREAK_EVEN),
+        _ranked(HOSTILE, 0.35, diff=0.05, verdict="no detectable difference"),
+        _ranked("base", 0.3),
+    ],
+    "verdicts": [TEST | {"verdict": "better"}],
+    "tried": {"on_test": 3, "chosen_on_valid_from": {"prompt_search": 16}, "tests": 3},
+    "recommendation": {"do": "tune", "contender": "tune", "reason": f"better than {HOSTILE}"},
+}
+
+
 def example_report(top: Path, *, max_rows: int = 300) -> Path:
     """A whole round of synthetic folders and its report.html."""
     tasks = ("arc_easy", "mmlu")
     shares = {"base": 0.3, "base-prompted": 0.35, "tune": 0.7}
     for name, share in shares.items():
         scores_folder(top / "compare" / name, share, tasks)
-    write_json(top / "compare" / "contenders.json", {"contenders": [{"name": name} for name in shares]})
+    write_json(top / "compare" / "contenders.json", {"contenders": [{"name": name} for name in shares], **RANKED})
     for step in range(60):
         extra = {"valid_loss": 2.2 - step / 60} if step % 20 == 19 else {}
         append_jsonl(top / "log.jsonl", {"step": step, "loss": 2.5 - step / 50, "lr": 1e-4 * step / 60, **extra})
@@ -87,7 +115,9 @@ def test_every_part_stands(tmp_path: Path) -> None:
         assert part in page
     assert "Where the time went" in page
     assert "exact duplicate" in page
-    assert page.count('class="dot"') == 6
+    assert page.count('class="dot"') == 6 + 3
+    for part in ("Use the tune.", "3 contenders touched the test split", "paid after 6,000 calls", "from 16"):
+        assert part in page
 
 
 def test_hostile_text_cannot_break_out(tmp_path: Path) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from tuneloop.report import gather
+from tuneloop.report.contending import contending
 from tuneloop.store import open_run, write_text
 
 
@@ -40,6 +40,7 @@ def build_report(
             title=title,
             contenders=[{"name": c["name"], "warnings": c.get("warnings", [])} for c in found],
             table=gather.score_table(found),
+            contending=contending(compare),
             analyses=gather.analyses(analyses),
             training=gather.training(models),
             profile=gather.profile(data),
@@ -56,15 +57,17 @@ def build_report(
 
 def render(**values: Any) -> str:
     """The page; every value is escaped by the template, rows travel as JSON that cannot close its element."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    loader = PackageLoader("tuneloop.report", "")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["svg"] = Markup  # only for pictures of draw.py, which hold numbers alone
-    source = resources.files("tuneloop.report").joinpath("template.html.j2").read_text(encoding="utf-8")
     rows = safe_json(values.pop("rows"))
     verdict = " ".join(f"{a['contender']}: {a['summary']}" for a in values["analyses"]) or "No comparison: scores only."
-    return environment.from_string(source).render(rows=Markup(rows), verdict=verdict, **values)
+    return environment.get_template("template.html.j2").render(rows=Markup(rows), verdict=verdict, **values)
 
 
 def safe_json(value: object) -> str:
