@@ -135,10 +135,11 @@ def contenders(
 
 
 def _beside(compare: Path) -> list[str]:
-    """The contenders that were scored on everything that the base was: those whose errors are analysed."""
+    """Whose errors are analysed: tunes, and the few-shot prompt, which were scored on everything that the base was."""
     rows = read_json(compare / "contenders.json")["contenders"]
     tasks = {str(row["name"]): {entry["task"] for entry in row["scores"]} for row in rows}
-    return [name for name, found in tasks.items() if name != "base" and found == tasks["base"]]
+    chosen = [str(row["name"]) for row in rows if row["tuned"] or row["name"] == "few_shot"]
+    return [name for name in chosen if tasks[name] == tasks["base"]]
 
 
 @contextmanager

@@ -102,3 +102,45 @@ def test_finished_tasks_are_not_scored_again(
 def test_nothing_to_score_is_a_coded_error(model: str, tmp_path: Path) -> None:
     with pytest.raises(TuneloopError, match="125"):
         evaluate(EvalConfig(), ModelConfig(name=model), tmp_path / "scores")
+
+
+def test_draws_of_shots_are_told_apart_from_sampling(model: str, data: Path, arc: Path, tmp_path: Path) -> None:
+    config = EvalConfig.model_validate(
+        {"tasks": [{"task": "arc_easy", "data": str(arc), "shots": 2}], "shot_seeds": 3, "metrics": ["accuracy"]}
+    )
+    out = evaluate(
+        config, ModelConfig(name=model, template="plain"), tmp_path / "s", data=data, prompting=Prompting(shots=2)
+    )
+    for entry in read_json(out / "scores.json")["scores"]:
+        if entry["metric"] in ("acc", "accuracy"):
+            assert len(entry["seeds"]["means"]) == 3 and entry["seeds"]["means"][0] == entry["value"]
+            assert 0 <= entry["seeds"]["seed_effect"] <= entry["seeds"]["seed_sd"] + 1e-12
+
+
+def test_metrics_that_are_named_are_the_only_ones(model: str, data: Path, tmp_path: Path) -> None:
+    base = ModelConfig(name=model, template="plain")
+    config = EvalConfig(metrics=["similarity", "perplexity"], max_new_tokens=4)
+    found = read_json(evaluate(config, base, tmp_path / "s", data=data) / "scores.json")["scores"]
+    assert [(s["task"], s["metric"]) for s in found] == [
+        ("test:free_text", "similarity"), ("test:perplexity", "perplexity"),
+    ]  # fmt: skip
+    with pytest.raises(TuneloopError, match="similarity"):
+        evaluate(EvalConfig(metrics=["similarty"]), base, tmp_path / "t", data=data)
+
+
+def test_rows_with_options_are_a_choice(model: str, tmp_path: Path) -> None:
+    rows = [
+        Example(id=f"r{i}", kind="completion", prompt=f"Question: {i}?\nAnswer:", completion=" bb",
+                meta={"options": ["a", "bb", "ccc"], "gold": 1}, group=f"g{i // 2}")
+        for i in range(6)
+    ]  # fmt: skip
+    for split in ("train", "test"):
+        write_examples(tmp_path / "data", split, rows)
+    config = EvalConfig(metrics=["accuracy"])
+    out = evaluate(config, ModelConfig(name=model, template="plain"), tmp_path / "s", data=tmp_path / "data")
+    scores = {s["metric"]: s for s in read_json(out / "scores.json")["scores"]}
+    assert scores["acc"]["chance"] == pytest.approx(1 / 3) and scores["acc"]["baselines"]["always the longest"] == 0.0
+    assert scores["acc"]["baselines"]["always option 2"] == 1.0
+    row = read_table(out / "rows.parquet").to_pylist()[0]
+    assert row["options"] == ["a", "bb", "ccc"] and len(row["logprobs"]) == 3 and row["gold"] == 1
+    assert len(row["greedy"]) == 3 and row["prompt_tokens"] > 0

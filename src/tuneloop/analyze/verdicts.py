@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tuneloop.analyze.rows import TaskRows, value
-from tuneloop.stats import detectable_difference, detectable_paired, holm, mcnemar_exact, paired_bootstrap, wilson
+from tuneloop.stats import holm, paired, verdict, wilson
 
 Z = 1.959963984540054
 
@@ -32,7 +32,7 @@ def verdicts(tasks: list[TaskRows], alpha: float, seed: int) -> list[dict[str, A
     for entry, p in zip(heads, holm([entry["p"] for entry in heads]), strict=True):
         entry["p_adjusted"] = p
     for entry in found:
-        entry["verdict"] = _verdict(entry, alpha)
+        entry["verdict"] = verdict(entry["p_adjusted"], entry["diff"], alpha)
     return found
 
 
@@ -49,33 +49,13 @@ def _metrics(task: TaskRows) -> list[tuple[str, str]]:
 
 
 def _compare(task: TaskRows, metric: str, column: str, seed: int) -> dict[str, Any]:
-    before = np.array([value(row, column) for row in task.before])
-    after = np.array([value(row, column) for row in task.after])
-    n = len(after)
-    diffs = after - before
-    binary = bool(np.isin(np.concatenate([before, after]), (0.0, 1.0)).all())
-    entry: dict[str, Any] = {"task": task.task, "metric": metric, "n": n, "test": "", "b": None, "c": None}
-    if binary:
-        b, c = int((diffs < 0).sum()), int((diffs > 0).sum())
-        low, high = _difference_interval(b, c, n)
-        # Planning wants some share of flips even where none was seen.
-        sure = detectable_difference(n, max(b + c, 1) / n)
-        entry |= {"test": "exact McNemar", "b": b, "c": c, "p": mcnemar_exact(b, c)}
-    else:
-        low, high, p = paired_bootstrap(diffs.tolist(), seed)
-        sure = detectable_paired(float(diffs.std(ddof=1)) if n > 1 else math.inf, n)
-        entry |= {"test": "paired permutation", "p": p}
-    entry |= {"before": float(before.mean()), "after": float(after.mean()), "diff": float(diffs.mean())}
-    entry |= {"low": low, "high": high, "detectable": sure if math.isfinite(sure) else None}
+    before = [value(row, column) for row in task.before]
+    after = [value(row, column) for row in task.after]
+    groups = [str(row.get("group") or "") for row in task.after]
+    entry: dict[str, Any] = {"task": task.task, "metric": metric}
+    entry |= paired(before, after, groups if all(groups) else None, seed)
     entry["unit"] = "points" if task.graded else "nats"
-    return entry | _chance(task, metric, after, binary)
-
-
-def _difference_interval(b: int, c: int, n: int) -> tuple[float, float]:
-    """95 % interval of the paired difference (c - b) / n. Source: Bonett and Price 2012 (adjusted Wald)."""
-    worse, better = (b + 1) / (n + 2), (c + 1) / (n + 2)
-    half = Z * math.sqrt(max(worse + better - (better - worse) ** 2, 0.0) / (n + 2))
-    return max(-1.0, better - worse - half), min(1.0, better - worse + half)
+    return entry | _chance(task, metric, np.array(after), entry["b"] is not None)
 
 
 def _chance(task: TaskRows, metric: str, after: Any, binary: bool) -> dict[str, Any]:
@@ -91,9 +71,3 @@ def _chance(task: TaskRows, metric: str, after: Any, binary: bool) -> dict[str, 
         half = Z * float(after.std(ddof=1)) / math.sqrt(n) if n > 1 else 1.0
         low, high = float(after.mean()) - half, float(after.mean()) + half
     return {"chance": float(chance), "at_chance": bool(low <= float(chance) <= high)}
-
-
-def _verdict(entry: dict[str, Any], alpha: float) -> str:
-    if entry["p_adjusted"] > alpha or entry["diff"] == 0:
-        return "no detectable difference"
-    return "better" if entry["diff"] > 0 else "worse"

@@ -66,6 +66,7 @@ class EvalConfig(Section):
         ge=0,
         description="examples before each prompt in the prompt-engineering contender",
     )
+    shot_seeds: int = Field(1, ge=1, description="draws of shots that few-shot scores are repeated with")
     thought_tokens: int = Field(64, ge=1, description="most tokens of a thought before the answer")
     seed: int = 0
 

@@ -88,9 +88,10 @@ def _scores(task: Task, name: str, items: list[Item], rows: list[Row], known: di
     counts, right = [len(i.options) for i in items], [i.gold for i in items]
     known = {**known, "chance": metrics.chance(counts, [len(g) for g in right])}
     known["baselines"] = {} if task.metric == "mc2" else metrics.trivial([i.texts or i.options for i in items], right)
-    found = [share_score(name, task.metric, [r["correct"] for r in rows], **known)]
+    groups = [r["group"] for r in rows]
+    found = [share_score(name, task.metric, [r["correct"] for r in rows], groups, **known)]
     if task.normalised:
-        found.append(share_score(name, "acc_norm", [r["correct_norm"] for r in rows], **known))
+        found.append(share_score(name, "acc_norm", [r["correct_norm"] for r in rows], groups, **known))
     if task.by_category and not task.only:
         found.append(_macro(name, rows, known))
         found += _groups(task, name, rows, known)

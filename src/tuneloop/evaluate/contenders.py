@@ -43,9 +43,11 @@ def resolve(
 ) -> list[Contender]:  # fmt: skip
     """The contenders that `compare.contenders` names, in that order; searches write below `out`.
 
-    Raises UsageError 157 for a contender that needs a data folder or a tune and has none.
+    Raises UsageError 157 for a contender that needs a data folder, a tune or a model in this process, and has none.
     """
-    kinds = list(dict.fromkeys(compare.contenders)) or _all(data, tunes)
+    kinds = list(dict.fromkeys(compare.contenders)) or _all(data, tunes, bool(model.base_url))
+    if "prompt_search" in kinds and model.base_url:
+        raise _missing("prompt_search", "a model in this process", "leave it out, or give a model folder")
     needs_data = [k for k in kinds if k not in ("base", "few_shot", "tune")]
     if needs_data and data is None:
         raise _missing(needs_data[0], "a data folder", "give --data")
@@ -70,11 +72,11 @@ def resolve(
     return found
 
 
-def _all(data: Path | None, tunes: dict[str, Path]) -> list[Any]:
+def _all(data: Path | None, tunes: dict[str, Path], server: bool) -> list[Any]:
     if data is None:
         return ["base", "few_shot", *(["tune"] if tunes else [])]
     own = [] if not tunes else ["tune", "tune_prompted"] if len(tunes) == 1 else ["best_tune", "tune_prompted"]
-    return [*PROMPTS, *own]
+    return [*(p for p in PROMPTS if not (server and p == "prompt_search")), *own]
 
 
 def _missing(kind: str, what: str, cure: str) -> UsageError:

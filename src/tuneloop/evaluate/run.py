@@ -6,11 +6,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tuneloop.config import EvalConfig, JudgeSpec, ModelConfig
+from tuneloop.config import EvalConfig, JudgeSpec, ModelConfig, TaskSpec
 from tuneloop.errors import UsageError
 from tuneloop.evaluate.benchmarks import expand, run_task
 from tuneloop.evaluate.endpoint import endpoint_writer
@@ -18,6 +18,7 @@ from tuneloop.evaluate.options import run_chosen, run_labels
 from tuneloop.evaluate.perplexity import run_perplexity
 from tuneloop.evaluate.prompting import Prompting
 from tuneloop.evaluate.rows import Part, write_part
+from tuneloop.evaluate.seeds import over_seeds
 from tuneloop.evaluate.split import Split
 from tuneloop.evaluate.thinking import TEMPERATURE
 from tuneloop.evaluate.written import DEFAULT, Judge, Writer, judge_of, local_writer, run_written
@@ -121,13 +122,39 @@ def _parts(
             for spec in config.tasks:
                 work.append((spec.name or spec.task, _task(spec, config, scorer, loaded.tokenizer, prompting.shots)))
             if data is not None and config.test_split:
-                split = Split(data, config, loaded.tokenizer, prompting, room=room)
-                work += split_work(split, model, scorer, local_writer(split, loaded.model), judge)
+                work += _split_jobs(config, model, scorer, data, prompting, loaded, judge)
         return [_once(kept / f"{number:03d}.json", job) for number, (_, job) in enumerate(work)]
 
 
-def _task(spec: Any, config: EvalConfig, scorer: Scorer, tokenizer: Any, shots: int) -> Callable[[], Part]:
-    return lambda: run_task(spec, config, scorer, tokenizer, shots)
+def _split_jobs(
+    config: EvalConfig, model: ModelConfig, scorer: Scorer, data: Path, prompting: Prompting, loaded: Loaded,
+    judge: Judge | None,
+) -> list[Work]:  # fmt: skip
+    """The work on the test split; its headline under several draws of shots where shots are drawn."""
+
+    def jobs(words: Prompting) -> list[Work]:
+        split = Split(data, config, loaded.tokenizer, words, room=scorer.max_length)
+        return split_work(split, model, scorer, local_writer(split, loaded.model), judge)
+
+    work = jobs(prompting)
+    if config.shot_seeds > 1 and prompting.shots and not prompting.retrieved:
+        task, _ = work[0]
+
+        def one(seed: int) -> Part:
+            return jobs(replace(prompting, shot_seed=seed))[0][1]()
+
+        work[0] = (task, lambda: over_seeds(one, config.shot_seeds, prompting.shot_seed))
+    return work
+
+
+def _task(spec: TaskSpec, config: EvalConfig, scorer: Scorer, tokenizer: Any, shots: int) -> Callable[[], Part]:
+    if config.shot_seeds < 2 or not (shots if spec.shots is None else spec.shots):
+        return lambda: run_task(spec, config, scorer, tokenizer, shots)
+
+    def one(seed: int) -> Part:
+        return run_task(spec, config.model_copy(update={"shots_seed": seed}), scorer, tokenizer, shots)
+
+    return lambda: over_seeds(one, config.shot_seeds, config.shots_seed)
 
 
 def split_work(split: Split, model: ModelConfig, scorer: Scorer, write: Writer, judge: Judge | None) -> list[Work]:

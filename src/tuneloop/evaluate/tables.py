@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tuneloop.evaluate.seeds import spread_text
 from tuneloop.scored import read_scores
 
 Entry = dict[str, Any]
@@ -26,6 +27,8 @@ def score_lines(scores: Sequence[Entry]) -> list[str]:
             f"{s['task'][:24]:<24} {s['metric'][:14]:<14} {_number(s['value']):>8} {interval:>19} "
             f"{_number(s.get('chance')):>8} {_number(trivial):>8} {s['n']:>7,}"
         )
+        if s.get("seeds"):
+            lines += _wrapped(f"{'':<24} {spread_text(s)}")
         if s.get("detectable") is not None:
             lines.append(f"{'':<24} detects differences of {100 * s['detectable']:.1f} points between models")
     return lines
