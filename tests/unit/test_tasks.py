@@ -169,3 +169,20 @@ def test_generated_answers_are_graded_by_likeness() -> None:
     assert wrong["rouge2_diff"] == -100.0
     assert declined["bleu_acc"] == declined["declined"] == 1.0
     assert list(likeness("a b", "")) == ["bleu", "rouge1", "rouge2", "rougeL"]
+
+
+def test_a_scorer_that_breaks_names_the_row(tmp_path: Path) -> None:
+    from tuneloop.evaluate.benchmarks import _graded
+
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from tuneloop.tasks import Item, Task\n"
+        "def item(doc): return Item(prompt=doc['q'], options=['b'], gold=[0], id=str(1 // doc['n']))\n"
+        "TASK = Task('mine', '1', lambda split: [{'q': 'a', 'n': 0}], item, grade=lambda text, item: {'x': 1 / 0})\n"
+    )
+    task = find(str(file))
+    with pytest.raises(DataError, match="372"):
+        build_items(task)
+    assert task.grade is not None
+    with pytest.raises(DataError, match="397"):
+        _graded(task.grade, "text", Item("a", ["b"], [0], id="7"))

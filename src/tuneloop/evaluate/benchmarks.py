@@ -10,6 +10,7 @@ import numpy as np
 from tuneloop import metrics, stats
 from tuneloop.config import EvalConfig, TaskSpec
 from tuneloop.console import say, warn
+from tuneloop.errors import DataError, TuneloopError
 from tuneloop.evaluate.rows import Part, Row, blank, choice_row, score, share_score
 from tuneloop.lm import generate
 from tuneloop.scoring import Scorer, pair_tokens
@@ -142,7 +143,15 @@ def _written(
 
 
 def _graded(grade: Callable[[str, Item], dict[str, float]], text: str, item: Item) -> dict[str, float]:
-    return {metric: float(value) for metric, value in grade(text, item).items()}
+    try:
+        return {metric: float(value) for metric, value in grade(text, item).items()}
+    except TuneloopError:
+        raise
+    except Exception as error:  # the user's own code: any error is theirs to see, without our traceback
+        raise DataError(
+            397, f"the task's grade() breaks: {type(error).__name__}: {error}", where=f"row {item.id}: {text[:60]!r}",
+            expected="grade(text, item) -> {metric: number} for any text", cure="mend the task file",
+        ) from error  # fmt: skip
 
 
 def _detectable(rows: list[Row], entry: dict[str, Any]) -> float:

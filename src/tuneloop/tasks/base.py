@@ -81,7 +81,7 @@ def to_item(task: Task, doc: Doc, number: int, origin: str) -> Item:
     """The row of document `number` (from 1). DataError 372 or 373 names the file and line."""
     try:
         found = task.item(doc)
-    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+    except Exception as error:  # a task may be a user's own code
         what = f"no field {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         raise DataError(
             372, f"this row does not fit {task.name}: {what}", where=f"{origin}:{number}",
