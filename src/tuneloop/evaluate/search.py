@@ -19,7 +19,7 @@ from tuneloop.evaluate.split import Split
 from tuneloop.evaluate.written import local_writer
 from tuneloop.lm import generate
 from tuneloop.models import context_length, locate
-from tuneloop.records import read_examples
+from tuneloop.records import Example, read_examples
 from tuneloop.scoring import Scorer
 from tuneloop.store import open_run, read_json, write_json
 from tuneloop.text import collapse
@@ -60,8 +60,14 @@ def instruction_for(data: Path) -> str:
     return WORDINGS["chosen" if any(len(e.meta.get("options") or []) > 1 for e in rows) else "asked"][0]
 
 
+def _of_one_kind(rows: list[Example]) -> list[Example]:
+    """The rows that the headline is about: those with labels, else those with options, else all."""
+    labelled = [e for e in rows if e.kind == "classification"]
+    return labelled or [e for e in rows if len(e.meta.get("options") or []) > 1] or rows
+
+
 class Valid:
-    """The headline score of a prompting on the first rows of the valid split. `used` counts scored rows."""
+    """The headline score of a prompting on the first rows of the valid split that have one. `used` counts rows."""
 
     def __init__(self, data: Path, config: EvalConfig, model: ModelConfig, loaded: Loaded) -> None:
         load_into(loaded, model)
@@ -71,7 +77,8 @@ class Valid:
         # One metric decides: the first that is asked for, or the headline of the kind of row.
         heads = [n for n in config.metrics if n not in BY_KIND and n != "judge"][:1]
         self.config = config.model_copy(update={"metrics": [*(n for n in config.metrics if n in BY_KIND), *heads]})
-        self.size = len(read_examples(data, "valid"))
+        self.rows = _of_one_kind(read_examples(data, "valid"))
+        self.size = len(self.rows)
         self.used = 0
         if not self.size:
             raise UsageError(
@@ -82,7 +89,7 @@ class Valid:
     def split(self, prompting: Prompting, rows: int) -> Split:
         return Split(
             self.data, self.config, self.loaded.tokenizer, prompting, room=self.scorer.max_length, which="valid",
-            limit=rows,
+            rows=self.rows[:rows],
         )  # fmt: skip
 
     def score(self, prompting: Prompting, rows: int) -> float:

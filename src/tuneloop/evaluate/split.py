@@ -17,19 +17,19 @@ ANSWER_ROOM = 8  # tokens kept free for an answer when shots are fitted in
 class Split:
     """Rows of `which` split under `prompting`; shots and labels come from the train split alone.
 
-    `room` is the model's context in tokens. `labelled` rows have a label, `chosen` rows options of their own, `asked`
-    rows an answer to write.
+    `rows` stand for those of the split where they are given. `room` is the model's context in tokens. `labelled` rows
+    have a label, `chosen` rows options of their own, `asked` rows an answer to write. Without a tokenizer (a server's
+    model) nothing is known about room, and all shots stand.
     """
 
     def __init__(
         self, data: Path, config: EvalConfig, tokenizer: Any, prompting: Prompting, *, room: int,
-        which: str = "test", limit: int | None = None,
+        which: str = "test", rows: list[Example] | None = None,
     ) -> None:  # fmt: skip
         self.data, self.config, self.tokenizer, self.room, self.which = data, config, tokenizer, room, which
         self.prompting = prompting
-        rows = read_examples(data, which)
-        limit = limit or config.limit
-        self.rows = rows[:limit] if limit else rows
+        found = read_examples(data, which)[: config.limit]
+        self.rows = found if rows is None else rows
         self.train = read_examples(data, "train")
         self.prompter = Prompter(prompting, self.train)
         self.labelled = [e for e in self.rows if e.kind == "classification"]
