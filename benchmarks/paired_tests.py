@@ -63,7 +63,7 @@ def false_positives(trials: int, seed: int) -> list[dict[str, Any]]:
         hits = sum(stats.paired(*draw(rng, n, flips, 0.0))["p"] <= ALPHA for _ in range(trials))
         found.append({"test": "exact McNemar", "n": n, "flips": flips, "trials": trials, "rate": hits / trials})
         found[-1]["real_size"] = real_size(n, flips, stats.mcnemar_exact)
-    few = max(100, trials // 10)  # each of these resamples thousands of times
+    few = max(200, trials // 2)  # each of these resamples a thousand times
     for n in (50, 300):
         hits = 0
         for t in range(few):

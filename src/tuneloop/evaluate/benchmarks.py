@@ -16,7 +16,7 @@ from tuneloop.lm import generate
 from tuneloop.scoring import Scorer, pair_tokens
 from tuneloop.tasks import PRESETS, Item, Shots, Task, build_items, find
 
-QUICK_ROWS = 200  # a task; docs/evaluate.md says what that many can show
+QUICK_ROWS = 200  # a task; docs/evaluation.md says what that many can show
 
 
 def expand(specs: Sequence[TaskSpec]) -> list[TaskSpec]:

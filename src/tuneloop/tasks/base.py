@@ -1,6 +1,6 @@
 """What a benchmark is: rows from somewhere, a prompt, what is scored, and a version.
 
-A task of one's own is a Python file with `TASK = Task(...)`; `docs/evaluate.md` shows one of each kind.
+A task of one's own is a Python file with `TASK = Task(...)`; `docs/evaluation.md` shows one of each kind.
 """
 
 from __future__ import annotations

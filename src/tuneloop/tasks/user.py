@@ -42,7 +42,7 @@ def _tasks(path: Path) -> list[Task]:
     if not found or not all(isinstance(task, Task) for task in found):
         raise UsageError(
             128, "the file defines no task", where=str(path), expected="TASK = tuneloop.tasks.Task(...)",
-            cure="see docs/evaluate.md",
+            cure="see docs/evaluation.md",
         )  # fmt: skip
     return list(found)
 
