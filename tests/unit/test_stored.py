@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,11 +21,12 @@ from tuneloop.store import read_json, read_table
 ROWS = 24
 
 
-class Server(HTTPServer):
+class Server(ThreadingHTTPServer):
     """Adds two numbers, a wrong sum for every third question; judges by the shorter answer; dies after `lives`."""
 
     lives = 10**9
     asked = 0
+    refuses = False
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -35,11 +36,23 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked += 1
         if self.server.asked > self.server.lives:
-            self.send_error(400, "out of order")
+            self.send_error(500, "out of order")
             return
-        text = self.answer(body["messages"][-1]["content"])
+        asked = body["messages"][-1]["content"]
+        if "What is 5 " in asked and self.server.refuses:
+            self.send_error(400, "no fives")
+            return
+        text = self.answer(asked)
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-        reply = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
+        usage = {"prompt_tokens": 7, "completion_tokens": len(text.split()), "total_tokens": 0}
+        reply = {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": body["model"],
+            "choices": [choice],
+            "usage": usage,
+        }
         data = json.dumps(reply).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -88,23 +101,38 @@ def model(server: Server) -> ModelConfig:
 CONFIG = EvalConfig(metrics=["numeric", "rouge_l", "bleu", "regex:\\d"])
 
 
-def test_a_server_is_scored_and_one_that_dies_resumes(server: Server, data: Path, tmp_path: Path) -> None:
+def test_a_server_is_scored_and_one_that_dies_resumes(
+    server: Server, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuneloop.evaluate.endpoint.FIRST_WAIT_S", 0.01)
     server.lives = 17
-    with pytest.raises(PartialError, match="16 of 24"):
+    with pytest.raises(PartialError, match="17 of 24"):
         evaluate(CONFIG, model(server), tmp_path / "scores", data=data)
     server.lives, server.asked = 10**9, 0
     out = evaluate(CONFIG, model(server), tmp_path / "scores", data=data)
-    assert server.asked == ROWS - 16
+    assert server.asked == ROWS - 17
     scores = {s["metric"]: s for s in read_json(out / "scores.json")["scores"]}
     assert scores["numeric"]["value"] == pytest.approx(16 / 24) and scores["numeric"]["n"] == ROWS
     assert scores["regex:\\d"]["value"] == 1.0
     assert "version:" in scores["bleu"]["note"]
     rows = read_table(out / "rows.parquet").to_pylist()
     assert [r["correct"] for r in rows] == [r["score_numeric"] for r in rows]
-    assert rows[0]["answer_tokens"] is None  # this server does not tell
+    assert rows[0]["answer_tokens"] == 4 and rows[0]["prompt_tokens"] == 7
 
 
-def test_a_server_that_never_answers_is_no_partial_result(data: Path, tmp_path: Path) -> None:
+def test_a_row_that_the_server_refuses_is_counted_as_empty(
+    server: Server, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.refuses = True
+    rows = rows_of(evaluate(CONFIG, model(server), tmp_path / "scores", data=data))
+    assert [r["text_pred"] for r in rows if "empty" in r["flags"]] == [""]  # type: ignore[operator]
+    assert len(rows) == ROWS and "refused 1 of 24" in capsys.readouterr().err
+
+
+def test_a_server_that_never_answers_is_no_partial_result(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuneloop.evaluate.endpoint.FIRST_WAIT_S", 0.01)
     gone = ModelConfig(name="x", base_url="http://127.0.0.1:9/v1")
     with pytest.raises(TuneloopError, match="211"):
         evaluate(EvalConfig(metrics=["numeric"]), gone, tmp_path / "scores", data=data)

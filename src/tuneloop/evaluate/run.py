@@ -20,7 +20,6 @@ from tuneloop.evaluate.prompting import Prompting
 from tuneloop.evaluate.rows import Part, write_part
 from tuneloop.evaluate.seeds import over_seeds
 from tuneloop.evaluate.split import Split
-from tuneloop.evaluate.thinking import TEMPERATURE
 from tuneloop.evaluate.written import DEFAULT, Judge, Writer, judge_of, local_writer, run_written
 from tuneloop.lm import LM, Http, Local
 from tuneloop.metrics import text_metric
@@ -112,8 +111,7 @@ def _parts(
                     cure="give --data; tasks of options need log-probabilities of a model in this process",
                 )  # fmt: skip
             split = Split(data, config, None, prompting, room=0)
-            warmth = TEMPERATURE if prompting.samples > 1 else 0.0
-            write = endpoint_writer(split, endpoint(model, warmth), kept / "answers.jsonl")
+            write = endpoint_writer(split, endpoint(model), kept / "answers.jsonl")
             work = written_work(split, write, judge)
         else:
             load_into(loaded, model)
@@ -206,7 +204,7 @@ def _once(path: Path, job: Callable[[], Part]) -> Part:
     return part
 
 
-def endpoint(model: ModelConfig | JudgeSpec, temperature: float = 0.0) -> Http:
+def endpoint(model: ModelConfig | JudgeSpec) -> Http:
     """The server behind `base_url`; its key comes from the environment and stands in no file."""
     name = model.name if isinstance(model, ModelConfig) else model.model
     key = "none"
@@ -217,7 +215,7 @@ def endpoint(model: ModelConfig | JudgeSpec, temperature: float = 0.0) -> Http:
                 155, f"the environment variable {model.api_key_env} is empty", where="api_key_env",
                 expected="the server's key", cure=f"export {model.api_key_env}=...",
             )  # fmt: skip
-    return Http(name, base_url=str(model.base_url), api_key=key, temperature=temperature)
+    return Http(name, base_url=str(model.base_url), api_key=key)
 
 
 @contextmanager
