@@ -30,6 +30,12 @@ def _rows(path: Path, *rows: str) -> None:
         (["train"], 2, "--data"),
         (["train", "--data", "."], 2, "TL-115"),
         (["analyze", "."], 2, "TL-115"),
+        (["power"], 2, "TL-158"),
+        (["power", "--points", "30", "--flips", "0.1"], 2, "needs at least 30 %"),
+        (["scores", "table", "."], 2, "TL-115"),
+        (["scores", "diff", ".", "--against", "."], 2, "TL-115"),
+        (["compare", "--set", "compare.contenders=[few_shots]"], 2, "few_shot"),
+        (["eval", "--set", "eval.metrics=[judge]"], 2, "eval.judge.model"),
         (["nonsense"], 2, "No such command"),
     ],
 )
@@ -93,3 +99,10 @@ def test_dry_run_prints_the_config_and_starts_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["data"]["source"] == ["a.jsonl"]
     assert [p.name for p in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_power_plans(tmp_path: Path) -> None:
+    done = tuneloop("power", "--points", "2", "--flips", "0.1", "--rows", "500", "--json", cwd=tmp_path)
+    found = json.loads(done.stdout)
+    assert found["rows_paired"] == 2052 and found["rows_unpaired"] == 9812
+    assert 0 < found["power_here"] < 0.8 and found["detectable"] == pytest.approx(0.0396, abs=1e-3)

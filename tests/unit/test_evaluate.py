@@ -10,6 +10,7 @@ import pytest
 from tuneloop.config import EvalConfig, ModelConfig
 from tuneloop.errors import TuneloopError
 from tuneloop.evaluate import Contender, Prompting, compare, evaluate
+from tuneloop.evaluate.tables import score_lines
 from tuneloop.records import Example, write_examples
 from tuneloop.store import read_json, read_table
 
@@ -144,3 +145,19 @@ def test_rows_with_options_are_a_choice(model: str, tmp_path: Path) -> None:
     row = read_table(out / "rows.parquet").to_pylist()[0]
     assert row["options"] == ["a", "bb", "ccc"] and len(row["logprobs"]) == 3 and row["gold"] == 1
     assert len(row["greedy"]) == 3 and row["prompt_tokens"] > 0
+
+
+def test_a_judge_that_says_nothing_readable_scores_nothing(model: str, data: Path, tmp_path: Path) -> None:
+    base = ModelConfig(name=model, template="plain")
+    config = EvalConfig.model_validate(
+        {"metrics": ["exact_match", "judge"], "judge": {"model": model, "template": "plain"}, "max_new_tokens": 4}
+    )
+    out = evaluate(config, base, tmp_path / "s", data=data)
+    scores = {s["metric"]: s for s in read_json(out / "scores.json")["scores"]}
+    assert scores["judge"]["value"] is None and scores["judge"]["n"] == 0
+    assert "could not be read on 6 of 6" in scores["judge"]["note"]
+    rows = read_table(out / "rows.parquet").to_pylist()
+    assert all(r["score_judge"] is None and "judge unread" in r["flags"] and r["correct"] is not None for r in rows)
+    assert len("\n".join(score_lines(list(scores.values())))) > 0
+    with pytest.raises(ValueError, match=r"eval.judge.model"):
+        EvalConfig(metrics=["judge"])
