@@ -13,6 +13,7 @@ from tuneloop.evaluate import Contender, Prompting, compare, resolve
 from tuneloop.evaluate.advice import break_even, recommend
 from tuneloop.evaluate.prompting import THINK, Prompter, question_of
 from tuneloop.evaluate.run import Loaded
+from tuneloop.evaluate.split import drawn
 from tuneloop.evaluate.tables import compare_lines, run_lines
 from tuneloop.evaluate.thinking import vote
 from tuneloop.neighbours.bm25 import Bm25
@@ -209,3 +210,11 @@ def test_break_even_in_dollars_or_seconds() -> None:
     seconds = break_even({**cheap, **unknown}, {**dear, **unknown}, tune, Prices())
     assert (seconds["unit"], seconds["calls"]) == ("seconds", 1800)
     assert break_even(dear, cheap, tune, Prices(hour=2.0))["calls"] is None
+
+
+def test_a_limit_draws_from_the_whole_split() -> None:
+    rows = [row(3 * (i % 40) + i // 40, "test") for i in range(120)]  # sorted by label, as published files are
+    few, more = drawn(rows, 20, 0), drawn(rows, 60, 0)
+    assert {e.label for e in few} == {"lost", "late", "fee"}
+    assert [e for e in more if e in few] == few and drawn(rows, 20, 1) != few
+    assert drawn(rows, None, 0) is rows

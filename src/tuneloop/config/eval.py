@@ -42,7 +42,9 @@ class JudgeSpec(Section):
 class EvalConfig(Section):
     tasks: list[TaskSpec] = Field(default_factory=list)
     test_split: bool = Field(True, description="also score the test split of the data folder")
-    limit: int | None = Field(None, ge=1, description="first rows of each task only")
+    limit: int | None = Field(
+        None, ge=1, description="rows of each task only: the first, or a fixed draw of the test split"
+    )
     quick: bool = Field(False, description="a fixed stratified subset of each task: minutes, with what it can detect")
     shots_mode: Literal["fixed", "lm-eval"] = Field(
         "fixed", description="the same shots for all rows, or lm-eval's own draw for each row"

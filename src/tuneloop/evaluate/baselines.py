@@ -6,14 +6,15 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+from tuneloop.evaluate.split import drawn
 from tuneloop.records import Example, read_examples
 
 
 @cache
-def label_baselines(data: str, rows: int) -> dict[str, float]:
-    """Majority label, and TF-IDF with logistic regression, both from the train split, on the first test rows."""
+def label_baselines(data: str, limit: int | None, seed: int) -> dict[str, float]:
+    """Majority label, and TF-IDF with logistic regression, both from the train split, on the test rows of that draw."""
     train = [e for e in read_examples(Path(data), "train") if e.kind == "classification"]
-    test = [e for e in read_examples(Path(data), "test") if e.kind == "classification"][:rows]
+    test = [e for e in drawn(read_examples(Path(data), "test"), limit, seed) if e.kind == "classification"]
     labels = [str(e.label) for e in train]
     gold = [str(e.label) for e in test]
     if not labels or not gold:

@@ -15,7 +15,7 @@ from tuneloop.console import say
 from tuneloop.errors import UsageError
 from tuneloop.evaluate.prompting import Prompting, answer_of, question_of
 from tuneloop.evaluate.run import BY_KIND, Loaded, load_into, split_work
-from tuneloop.evaluate.split import Split
+from tuneloop.evaluate.split import Split, drawn
 from tuneloop.evaluate.written import local_writer
 from tuneloop.lm import generate
 from tuneloop.models import context_length, locate
@@ -67,7 +67,7 @@ def _of_one_kind(rows: list[Example]) -> list[Example]:
 
 
 class Valid:
-    """The headline score of a prompting on the first rows of the valid split that have one. `used` counts rows."""
+    """The headline score of a prompting on rows of the valid split that have one. `used` counts scored rows."""
 
     def __init__(self, data: Path, config: EvalConfig, model: ModelConfig, loaded: Loaded) -> None:
         load_into(loaded, model)
@@ -89,11 +89,11 @@ class Valid:
     def split(self, prompting: Prompting, rows: int) -> Split:
         return Split(
             self.data, self.config, self.loaded.tokenizer, prompting, room=self.scorer.max_length, which="valid",
-            rows=self.rows[:rows],
+            rows=drawn(self.rows, rows, self.config.seed),
         )  # fmt: skip
 
     def score(self, prompting: Prompting, rows: int) -> float:
-        """Mean headline score of the first `rows` valid rows."""
+        """Mean headline score of `rows` valid rows, a fixed draw."""
         split = self.split(prompting, rows)
         _, first = split_work(split, self.model, self.scorer, local_writer(split, self.loaded.model), None)[0]
         values = [r["correct"] for r in first().rows]

@@ -10,8 +10,18 @@ from tuneloop.config import EvalConfig
 from tuneloop.evaluate.prompting import Prompter, Prompting, answer_of, prompt_ids, question_of
 from tuneloop.evaluate.rows import Part, Row
 from tuneloop.records import Example, read_examples
+from tuneloop.text import share
 
 ANSWER_ROOM = 8  # tokens kept free for an answer when shots are fitted in
+
+
+def drawn(rows: list[Example], limit: int | None, seed: int) -> list[Example]:
+    """`limit` of the rows in their order: a fixed draw, because files are often sorted by label; a smaller one is part
+    of a larger one."""
+    if limit is None or limit >= len(rows):
+        return rows
+    kept = sorted(range(len(rows)), key=lambda i: share(f"{rows[i].id} {i}", seed))[:limit]
+    return [rows[i] for i in sorted(kept)]
 
 
 class Split:
@@ -28,8 +38,7 @@ class Split:
     ) -> None:  # fmt: skip
         self.data, self.config, self.tokenizer, self.room, self.which = data, config, tokenizer, room, which
         self.prompting = prompting
-        found = read_examples(data, which)[: config.limit]
-        self.rows = found if rows is None else rows
+        self.rows = drawn(read_examples(data, which), config.limit, config.seed) if rows is None else rows
         self.train = read_examples(data, "train")
         self.prompter = Prompter(prompting, self.train)
         self.labelled = [e for e in self.rows if e.kind == "classification"]

@@ -9,7 +9,7 @@ from typing import Any
 from tuneloop import metrics
 from tuneloop.evaluate.prompting import answer_of
 from tuneloop.evaluate.rows import Part, Row, blank, score, share_score
-from tuneloop.evaluate.split import Split
+from tuneloop.evaluate.split import Split, drawn
 from tuneloop.evaluate.thinking import think, vote
 from tuneloop.judge import CRITERIA, Case, Criterion, Judged, rubric
 from tuneloop.lm import LM, generate
@@ -76,7 +76,7 @@ def run_written(
 ) -> Part:
     """Rows with the answer and `score_<metric>` of each of `names`; the first is the headline, the row's `correct`."""
     part = Part()
-    chosen = examples[: split.config.generate_limit]
+    chosen = drawn(examples, split.config.generate_limit, split.config.seed)
     longest = max((_length(split, answer_of(e)) for e in chosen), default=0)
     room = min(split.config.max_new_tokens, longest + 8)
     answers = write(chosen, room)
