@@ -184,11 +184,19 @@ def test_two_runs_on_other_rows_are_refused(server: Server, data: Path, tmp_path
     assert "not comparable" in run_lines([whole, some])[-1]
 
 
-def test_a_folder_without_written_answers_cannot_be_scored_again(tmp_path: Path) -> None:
+def test_options_are_scored_again_from_their_log_likelihoods(tmp_path: Path) -> None:
     from tuneloop.evaluate.rows import Part, blank, write_part
 
-    row = blank("t", "0", correct=1.0, logprobs=[-1.0, -2.0], options=["a", "b"], gold=0, pred=0)
-    write_part(tmp_path / "scores", [Part([{"task": "t", "metric": "acc"}], [row])], {})
+    logs = {"logprobs": [-1.0, -3.0], "lengths": [1, 6], "options": ["a", "bbbbbb"], "gold": 1, "golds": [1], "pred": 0}
+    rows = [blank("t", str(i), correct=0.0, **logs) for i in range(4)]
+    entry = {"task": "t", "metric": "acc", "value": 0.0, "stderr": 0.0, "shots": 2}
+    write_part(tmp_path / "scores", [Part([entry], rows)], {})
+    # By characters the longer option wins: -3 / 6 > -1 / 1.
+    again = read_json(rescore(tmp_path / "scores", ["acc_norm", "p_gold"], tmp_path / "again") / "scores.json")[
+        "scores"
+    ]
+    assert [(s["metric"], s["shots"], s["chance"]) for s in again] == [("acc_norm", 2, 0.5), ("p_gold", 2, 0.5)]
+    assert again[0]["value"] == 1.0 and again[1]["value"] == pytest.approx(0.1192, abs=1e-4)
     with pytest.raises(DataError, match="396"):
         rescore(tmp_path / "scores", ["exact_match"], tmp_path / "out")
     with pytest.raises(TuneloopError, match="150"):

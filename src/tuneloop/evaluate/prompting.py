@@ -83,7 +83,9 @@ class Prompter:
         """The instruction leads the first user turn: not every template takes a system turn."""
         if not self.prompting.instruction:
             return turns
-        first = next(i for i, m in enumerate(turns) if m["role"] == "user")
+        first = next((i for i, m in enumerate(turns) if m["role"] == "user"), None)
+        if first is None:
+            return [{"role": "user", "content": self.prompting.instruction}, *turns]
         led = {**turns[first], "content": f"{self.prompting.instruction}\n\n{turns[first]['content']}"}
         return [*turns[:first], led, *turns[first + 1 :]]
 

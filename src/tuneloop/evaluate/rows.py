@@ -39,7 +39,7 @@ def blank(task: str, row: str, **known: Any) -> Row:
     """A row in which everything unknown is empty."""
     empty: Row = dict.fromkeys(TEXT, "") | dict.fromkeys(WHOLE, -1) | dict.fromkeys(REAL + COUNTS)
     lists: Row = {"logprobs": [], "probabilities": [], "lengths": [], "tokens": [], "options": []}
-    lists |= {"greedy": [], "flags": [], "samples": []}
+    lists |= {"golds": [], "greedy": [], "flags": [], "samples": []}
     return {
         **empty, **lists, "text_pred": None, "text_gold": None, "truncated": False, "tie": False,
         "task": task, "row": row, **known,
@@ -53,7 +53,7 @@ def choice_row(task: str, row: str, scores: Sequence[OptionScore], options: list
     pred, gap = metrics.best(sums), metrics.margin(sums, gold)
     return blank(
         task, row,
-        gold=gold[0], pred=pred, pred_norm=metrics.best(normed), correct=float(pred in gold),
+        gold=gold[0], golds=list(gold), pred=pred, pred_norm=metrics.best(normed), correct=float(pred in gold),
         correct_norm=float(metrics.best(normed) in gold), logprobs=sums, probabilities=metrics.shares(sums),
         lengths=[len(o) for o in options],
         tokens=[s.n_tokens for s in scores], greedy=[s.greedy for s in scores],
@@ -108,6 +108,7 @@ def write_part(folder: Path, parts: list[Part], head: dict[str, Any]) -> None:
         "probabilities": pa.list_(pa.float64()),
         "lengths": pa.list_(pa.int64()),
         "tokens": pa.list_(pa.int64()),
+        "golds": pa.list_(pa.int64()),
         "greedy": pa.list_(pa.bool_()),
         "truncated": pa.bool_(),
         "tie": pa.bool_(),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tuneloop import metrics as metrics_of
 from tuneloop import stats
 from tuneloop.config import JudgeSpec
 from tuneloop.errors import DataError, UsageError
 from tuneloop.evaluate import paired
-from tuneloop.evaluate.rows import Part, write_part
+from tuneloop.evaluate.rows import Part, share_score, write_part
 from tuneloop.evaluate.run import judge_from
 from tuneloop.evaluate.written import grade
 from tuneloop.judge import Case, pairwise, win_share
@@ -26,11 +27,14 @@ Entry = dict[str, Any]
 def rescore(
     scores: Path, metrics: Sequence[str], out: Path, *, judge: JudgeSpec | None = None, overwrite: bool = False
 ) -> Path:
-    """A new scores folder: the written answers of `scores` under other metrics; rows of options stay as they are.
+    """A new scores folder: written answers under other text metrics, options under acc, acc_norm or p_gold.
 
-    The first metric becomes the headline of its task. Raises DataError 396 when no row has a written answer.
+    The first metric that fits a task becomes its headline; tasks that none fits stay as they are. Raises DataError 396
+    when none fits any.
     """
-    for name in metrics:
+    texts = [name for name in metrics if name not in OPTION_METRICS]
+    numbers = [name for name in metrics if name in OPTION_METRICS]
+    for name in texts:
         if name != "judge":
             text_metric(name)
         elif judge is None:
@@ -45,18 +49,48 @@ def rescore(
             for task in dict.fromkeys(str(r["task"]) for r in rows):
                 own = [r for r in rows if r["task"] == task]
                 part = Part(rows=own, scores=[s for s in head["scores"] if s["task"] == task])
-                if written(own):
-                    shots, found = part.scores[0].get("shots", 0), found + 1
-                    part.scores = []
-                    grade(part, task, metrics, asked, shots=shots)
+                kept = {name: part.scores[0].get(name, 0) for name in ("shots", "version")}
+                if texts and written(own):
+                    part.scores, found = [], found + 1
+                    grade(part, task, texts, asked, **kept)
+                elif numbers and any(r.get("golds") for r in own):
+                    part.scores, found = [], found + 1
+                    _choose(part, task, numbers, kept)
                 parts.append(part)
         if not found:
-            raise DataError(396, "no row has a written answer", where=str(scores), expected="rows of a generating task")
+            raise DataError(
+                396, f"no task here can be scored by {', '.join(metrics)}", where=str(scores),
+                expected=f"text metrics for written answers, {', '.join(OPTION_METRICS)} for options",
+            )  # fmt: skip
         kept = {k: v for k, v in head.items() if k not in ("scores", "warnings")}
         write_part(run.path, parts, {**kept, "rescored_from": str(scores)})
         shutil.copyfile(scores / "prompts.parquet", run.path / "prompts.parquet")
         run.finish(rows=len(rows))
     return run.path
+
+
+def _choose(part: Part, task: str, names: Sequence[str], kept: Entry) -> None:
+    """Options under other metrics, from the stored log-likelihoods."""
+    counts = [len(r["logprobs"]) for r in part.rows]
+    chance = metrics_of.chance(counts, [len(r["golds"]) for r in part.rows])
+    for place, name in enumerate(names):
+        values = [OPTION_METRICS[name](r) for r in part.rows]
+        for row, found in zip(part.rows, values, strict=True):
+            row |= {f"score_{name}": found} | ({"correct": found} if place == 0 else {})
+        groups = [str(r.get("group") or "") for r in part.rows]
+        part.scores.append(share_score(task, name, values, groups, chance=chance, **kept))
+
+
+def _by_characters(row: Row) -> float:
+    normed = [v / max(1, n) for v, n in zip(row["logprobs"], row["lengths"], strict=True)]
+    return float(metrics_of.best(normed) in row["golds"])
+
+
+OPTION_METRICS: dict[str, Callable[[Row], float]] = {
+    "acc": lambda row: float(metrics_of.best(row["logprobs"]) in row["golds"]),
+    "acc_norm": _by_characters,
+    "p_gold": lambda row: metrics_of.true_mass(row["logprobs"], row["golds"]),
+}
 
 
 def written(rows: Sequence[Row]) -> bool:

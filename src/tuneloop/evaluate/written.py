@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuneloop import metrics
-from tuneloop.evaluate.prompting import answer_of
+from tuneloop.evaluate.prompting import answer_of, question_of
 from tuneloop.evaluate.rows import Part, Row, blank, score, share_score
 from tuneloop.evaluate.split import Split, drawn
 from tuneloop.evaluate.thinking import think, vote
@@ -84,7 +84,7 @@ def run_written(
         row = blank(task, split.keys[id(e)], group=e.group, category=e.label or "", text_pred=answer.text)
         row |= {"text_gold": answer_of(e), "prompt_hash": part.prompt(answer.prompt), "samples": answer.samples}
         row |= {"prompt_tokens": answer.prompt_tokens, "answer_tokens": answer.answer_tokens}
-        part.rows.append(row | {"question": _question(e), "flags": [] if answer.text.strip() else ["empty"]})
+        part.rows.append(row | {"question": question_of(e), "flags": [] if answer.text.strip() else ["empty"]})
     grade(part, task, names, judge, shots=split.prompting.shots)
     for entry in part.scores:
         entry["note"] = "; ".join(
@@ -95,12 +95,6 @@ def run_written(
         part.warnings.append(f"{task}: {empty:,} of {len(part.rows):,} rows were answered with nothing")
     split.remark(part, task)
     return part
-
-
-def _question(example: Example) -> str:
-    from tuneloop.evaluate.prompting import question_of
-
-    return question_of(example)
 
 
 def _length(split: Split, text: str) -> int:
