@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 
 from tuneloop import metrics
 from tuneloop.errors import DataError
-from tuneloop.scoring import Pair, Scorer
+from tuneloop.scoring import Pair, Scorer, attend, share
 from tuneloop.scoring.tree import build
 
 
@@ -55,6 +57,114 @@ def test_shared_sequences_equal_the_definition(model: Any, budget: int) -> None:
     assert [s.truncated for s in found[3]] == [True, False]
 
 
+def many(prefix: int, rows: int) -> list[list[Pair]]:
+    """Questions behind the same `prefix` tokens, options of one to three tokens, some of them equal at the start."""
+    rng = random.Random(prefix)
+    head = [rng.randrange(40) for _ in range(prefix)]
+    found = []
+    for _ in range(rows):
+        prompt = head + [rng.randrange(40) for _ in range(rng.randint(1, 6))]
+        found.append([Pair(prompt, [rng.randrange(3) for _ in range(rng.randint(1, 3))]) for _ in range(4)])
+    return found
+
+
+@pytest.mark.parametrize("budget", [40, 4096])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_shared_beginning_is_computed_once_and_changes_nothing(
+    model: Any, budget: int, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(share, "FREE_TOKENS", 0)
+    if not fused:
+        monkeypatch.setattr(attend, "_fused", None)
+    requests = many(16, 12) + many(3, 5)
+    scorer = Scorer(model, max_length=32, batch_tokens=budget)
+    found = scorer.score(requests)
+    assert scorer.tree is True
+    for pairs, row in zip(requests, found, strict=True):
+        for pair, score in zip(pairs, row, strict=True):
+            assert score.logprob == pytest.approx(reference(model, pair.prompt, pair.scored, 32), abs=1e-4)
+    alone = Scorer(model, max_length=32)
+    alone.tree = False
+    alone.score(requests)
+    sample = sum(len(p.prompt) + len(p.scored) for pairs in requests[-5:] for p in pairs)
+    assert scorer.computed - 2 * sample < alone.computed / 4
+
+
+def test_runs_with_a_common_beginning_spare_the_most() -> None:
+    """Against a recursion: a run is taken whole, or cut where neighbours share least."""
+
+    def spared(shared: list[int], free: tuple[int, int]) -> int:
+        return len(shared) * (min(shared) - free[0]) - free[1] if shared else 0
+
+    def best(shared: list[int], free: tuple[int, int]) -> int:
+        if not shared:
+            return 0
+        parts: list[list[int]] = [[]]
+        for length in shared:
+            if length == min(shared):
+                parts.append([])
+            else:
+                parts[-1].append(length)
+        whole = spared(shared, free) if min(shared) else 0
+        return max(whole, sum(best(part, free) for part in parts))
+
+    rng = random.Random(0)
+    for _ in range(300):
+        shared = [rng.choice([0, 1, 2, 5, 9]) for _ in range(rng.randint(0, 9))]
+        free = (rng.randint(0, 2), rng.randint(0, 4))
+        runs = share._best_runs(shared, free)
+        assert sorted(runs) == runs
+        assert all(a[1] <= b[0] for a, b in pairwise(runs))
+        assert all(min(shared[start : stop - 1]) == length for start, stop, length in runs)
+        assert sum(spared(shared[start : stop - 1], free) for start, stop, _ in runs) == best(shared, free)
+
+
+def test_an_option_is_computed_once_until_the_weights_change(model: Any) -> None:
+    import copy
+
+    other = copy.deepcopy(model)
+    scorer = Scorer(other, max_length=32)
+    first = scorer.score(REQUESTS)
+    before = scorer.computed
+    assert scorer.score(REQUESTS) == first
+    assert scorer.computed == before
+    with torch.no_grad():
+        other.lm_head.weight.mul_(2)
+    again = scorer.score(REQUESTS)
+    assert scorer.computed > before
+    assert again[0][0].logprob == pytest.approx(reference(other, [1, 2, 3], [4, 5], 32), abs=1e-4)
+
+
+def test_memory_that_runs_out_halves_the_passes_and_loses_nothing(
+    model: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requests = many(8, 40)
+    expected = Scorer(model, max_length=32).score(requests)
+    scorer = Scorer(model, max_length=32, batch_tokens=512)
+    scorer.tree = True
+
+    def full(_: Any, args: Any, settings: dict[str, Any]) -> None:
+        if settings["input_ids"].numel() > 200:
+            raise torch.OutOfMemoryError
+
+    hook = model.register_forward_pre_hook(full, with_kwargs=True)
+    try:
+        found = scorer.score(requests)
+    finally:
+        hook.remove()
+    assert scorer.budget.tokens <= 200
+    assert "out of memory" in capsys.readouterr().err
+    for a, b in zip(expected, found, strict=True):
+        assert [x.logprob for x in a] == pytest.approx([x.logprob for x in b], abs=1e-4)
+
+
+def test_letters_take_one_forward_pass_even_without_sharing(model: Any) -> None:
+    scorer = Scorer(model, max_length=32)
+    scorer.tree = False
+    scorer.score([[Pair([1, 2, 3, 4], [letter]) for letter in (5, 6, 7, 8)]])
+    assert scorer.computed == 4
+
+
 def test_a_model_with_a_window_is_scored_one_by_one() -> None:
     from transformers import MistralConfig, MistralForCausalLM
 
@@ -82,10 +192,10 @@ def test_numbers_that_are_not_finite_are_refused(model: Any) -> None:
 
 
 def test_a_shared_beginning_stands_in_the_tree_once() -> None:
-    tree = build([[1, 2]] * 3, [[5, 6, 7], [5, 6, 8], [5, 9]])
+    tree = build(0, range(3), [Pair([1, 2], tail) for tail in ([5, 6, 7], [5, 6, 8], [5, 9])])
     assert tree.nodes == [5, 6]
     assert tree.reads == [[-1, 0, 1], [-1, 0, 1], [-1, 0]]
-    assert tree.sees().tolist() == [[True, False], [True, True]]
+    assert tree.sees([0, 1]).tolist() == [[True, False], [True, True]]
 
 
 def test_ties_go_to_the_first_and_are_counted() -> None:

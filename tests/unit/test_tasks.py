@@ -82,6 +82,14 @@ def test_shots_that_train_rows_cannot_give_come_from_outside_the_scored_set() ->
         build_items(numbers(2), 12)
 
 
+def test_a_row_that_stands_among_its_own_shots_is_marked() -> None:
+    task = Task("echo", "1", lambda _: [{"i": i} for i in range(4)], lambda d: Item(f"{d['i']}?", ["a"], [0]),
+                shots_from="train")  # fmt: skip
+    built = build_items(task, 2)
+    assert [bool(item.flags) for item in built.items].count(True) == 2
+    assert "2 rows have their own question" in built.notes[0]
+
+
 def test_a_quick_subset_is_fixed_and_in_proportion() -> None:
     chosen = build_items(numbers(400, 4), quick=40).items
     assert [i.prompt for i in chosen] == prompts(numbers(400, 4), quick=40)

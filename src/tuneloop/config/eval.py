@@ -50,7 +50,7 @@ class EvalConfig(Section):
         "fixed", description="the same shots for all rows, or lm-eval's own draw for each row"
     )
     shots_seed: int = Field(0, ge=0, description="which rows become shots")
-    batch_tokens: int = Field(8192, ge=64, description="tokens in one forward pass")
+    batch_tokens: int | None = Field(None, ge=64, description="tokens in one forward pass; default: what memory allows")
     max_length: int | None = Field(None, ge=8)
     max_new_tokens: int = Field(64, ge=1)
     generate_limit: int = Field(

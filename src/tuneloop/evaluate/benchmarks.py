@@ -74,7 +74,7 @@ def _chosen(
     for number, (item, options) in enumerate(zip(items, scored, strict=True)):
         row = choice_row(name, _row_key(number, item), options, item.options, item.gold)
         row |= {"question": item.question, "category": item.category, "group": item.group}
-        row |= {"prompt_hash": part.prompt(item.prompt)}
+        row |= {"prompt_hash": part.prompt(item.prompt), "flags": [*row["flags"], *item.flags]}
         if item.texts:
             row["options"] = [f"{letter}. {text}" for letter, text in zip(item.options, item.texts, strict=True)]
         if task.metric == "mc2":

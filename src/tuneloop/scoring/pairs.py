@@ -11,11 +11,24 @@ from tuneloop.errors import DataError
 
 @dataclass(slots=True)
 class Pair:
-    """`prompt` and `scored` token ids; `mismatch`: the prompt's tokens are not a prefix of the whole's."""
+    """`prompt` and `scored` token ids; `mismatch`: the prompt's tokens are not a prefix of the whole's; `cut`: it lost
+    its beginning to the context length."""
 
     prompt: list[int]
     scored: list[int]
     mismatch: bool = False
+    cut: bool = False
+
+
+def fit(pair: Pair, room: int) -> Pair:
+    """Keeps the last `room` + 1 tokens, of which the final one is only predicted, as lm-eval does."""
+    over = len(pair.prompt) + len(pair.scored) - room - 1
+    if over <= 0:
+        return pair
+    if over < len(pair.prompt):
+        return Pair(pair.prompt[over:], pair.scored, pair.mismatch, True)
+    whole = pair.scored[-(room + 1) :]  # the continuation alone is too long: its first token becomes the prompt
+    return Pair(whole[:1], whole[1:], pair.mismatch, True)
 
 
 def pair_tokens(tokenizer: Any, requests: Sequence[tuple[str, list[str]]]) -> list[list[Pair]]:

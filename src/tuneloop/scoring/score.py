@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,16 @@ import torch
 
 from tuneloop.console import progress, say, warn
 from tuneloop.errors import DataError
-from tuneloop.scoring.pairs import Pair, pair_tokens
-from tuneloop.scoring.tree import Tree, build
+from tuneloop.scoring.attend import NAME, laid_out, register
+from tuneloop.scoring.budget import Budget, measure
+from tuneloop.scoring.layout import Part, lay
+from tuneloop.scoring.pairs import Pair, fit, pair_tokens
+from tuneloop.scoring.share import Cluster, clusters
+from tuneloop.scoring.tree import Tree, chains_of, trees_of
 
-MASK_CELLS = 16_000_000  # entries of one attention mask
-LOGIT_CELLS = 64_000_000  # entries of one tensor of logits
-AGREE = 1e-4  # nats, relative to the size of the sum
+AGREE = 1e-4  # relative to the size of the sum; wider in half precision, see _settle
+CHECKED = 48  # tokens of a prompt's end in the check
+Found = dict[tuple[int, int], tuple[float, bool]]  # (request, option) -> sum, greedy
 
 
 @dataclass(slots=True)
@@ -33,178 +39,240 @@ class OptionScore:
 
 
 class Scorer:
-    """Scores token pairs with one model. `tree` is settled at first use: shared sequences must equal plain ones."""
+    """Scores token pairs with one model.
 
-    def __init__(self, model: Any, *, max_length: int, batch_tokens: int = 8192) -> None:
-        self.model, self.max_length, self.batch_tokens = model, max_length, batch_tokens
-        self.tree: bool | None = None if _may_share(model) else False
+    `tree` is settled at first use: shared sequences must equal plain ones on a sample, else every option is computed
+    in full. A pair seen before is not computed again (the options of truthfulqa_mc1 stand in mc2 too); that memory
+    dies with this object, and when the weights change. `computed` counts the tokens that went through the model.
+    """
+
+    def __init__(self, model: Any, *, max_length: int, batch_tokens: int | None = None) -> None:
+        self.model, self.max_length = model, max_length
+        self.budget = measure(model, batch_tokens)
+        self.tree: bool | None = None if _may_share(model, max_length) else False
         self.keeps = "logits_to_keep" in inspect.signature(_inner(model).forward).parameters
-        self.gap = 0.0
+        self.gap, self.computed = 0.0, 0
+        self.known: dict[bytes, tuple[float, bool]] = {}
+        self.state = -1
 
     def score(self, requests: Sequence[list[Pair]], description: str = "scoring") -> list[list[OptionScore]]:
         """Scores in the order given. A prompt that does not fit loses its beginning, as in lm-eval, and is marked."""
+        state = sum(p._version for p in self.model.parameters() if not p.is_inference())
+        if state != self.state:  # the weights changed in place: what is known belongs to others
+            self.known.clear()
+            self.state = state
+        fitted = [[fit(pair, self.max_length) for pair in pairs] for pairs in requests]
         if self.tree is None:
-            self._settle(requests)
-        jobs: list[tuple[int, int, Tree]] = []
-        for r, pairs in enumerate(requests):
-            if self.tree and len({p.prompt[0] for p in pairs}) == 1 and not any(self._over(p) for p in pairs):
-                jobs += [(r, o, build([p.prompt for p in few], [p.scored for p in few])) for o, few in _groups(pairs)]
-            else:
-                jobs += [(r, o, self._single(pair)) for o, pair in enumerate(pairs)]
-        result: list[list[Any]] = [[None] * len(pairs) for pairs in requests]
-        with progress(description, len(jobs)) as bar:
-            for chunk in self._batches(jobs):
-                for (r, o, _), values in zip(chunk, self._forward([job[2] for job in chunk]), strict=True):
-                    for k, (total, greedy) in enumerate(values):
-                        option = o + k
-                        pair = requests[r][option]
-                        result[r][option] = OptionScore(
-                            total, min(len(pair.scored), self.max_length), greedy, self._over(pair), pair.mismatch
-                        )
-                bar.advance(len(chunk))
-        return result
+            self._settle(fitted)
+        keys = [_keys(pairs) for pairs in fitted]
+        trees: list[Tree] = []
+        for r, pairs in enumerate(fitted):
+            first = {keys[r][o]: o for o in reversed(range(len(pairs)))}
+            new = sorted(o for key, o in first.items() if key not in self.known)
+            if new:
+                trees += (trees_of if self.tree else chains_of)(r, new, [pairs[o] for o in new])
+        with progress(description, len(trees)) as bar:
+            for (r, o), value in self._run(trees, self.tree is True, bar.advance):
+                self.known[keys[r][o]] = value
+        return [
+            [OptionScore(*_split(self.known[key], pair)) for key, pair in zip(keys[r], pairs, strict=True)]
+            for r, pairs in enumerate(fitted)
+        ]
 
-    def _over(self, pair: Pair) -> bool:
-        return len(pair.prompt) + len(pair.scored) > self.max_length + 1
-
-    def _single(self, pair: Pair) -> Tree:
-        """One option as a chain; keeps the last max_length + 1 tokens, of which the final one is only predicted."""
-        whole = (pair.prompt + pair.scored)[-(self.max_length + 1) :]
-        scored = pair.scored[-(len(whole) - 1) :]
-        return build([whole[: -len(scored)]], [scored])
+    def _run(
+        self, trees: list[Tree], shared: bool, advance: Callable[[int], Any], force: bool = False
+    ) -> Iterator[tuple[tuple[int, int], tuple[float, bool]]]:
+        """Every (request, option) of `trees` with its sum; memory that runs out halves the passes, aloud."""
+        left = trees
+        while left:
+            done: set[int] = set()
+            try:
+                for few, found in self._shared(left, force) if shared else self._plain(left):
+                    yield from found.items()
+                    done.update(map(id, few))
+                    advance(len(few))
+                return
+            except torch.OutOfMemoryError:
+                if self.budget.tokens <= 64:
+                    raise
+                self.budget = self.budget.halved()
+                torch.cuda.empty_cache()
+                warn(f"out of memory: going on with {self.budget.tokens} tokens in one pass")
+            left = [tree for tree in left if id(tree) not in done]
 
     def _settle(self, requests: Sequence[list[Pair]]) -> None:
-        """Compares shared with plain sequences on a small sample; falls back aloud when they differ."""
-        fitting = [pairs for pairs in requests if not any(self._over(p) for p in pairs)]
-        sample = [pairs[:8] for pairs in sorted(fitting, key=lambda pairs: len(pairs[0].prompt))[:2]]
-        if not sample:
-            return
+        """Compares shared with plain sequences: the ends of a few prompts with what they share computed once, and two
+        options of one whole prompt. Falls back aloud when they differ."""
+        short = sorted(requests, key=lambda pairs: len(pairs[0].prompt))[:3]
+        sample = [[Pair(p.prompt[-CHECKED:], p.scored) for p in pairs[:4]] for pairs in short] + [short[0][:2]]
+        trees = [t for r, pairs in enumerate(sample) for t in trees_of(r, range(len(pairs)), pairs)]
+        chains = [c for r, pairs in enumerate(sample) for c in chains_of(r, range(len(pairs)), pairs)]
         try:
-            self.tree = True
-            shared = self._plain_sums(sample, joined=True)
-            plain = self._plain_sums(sample, joined=False)
-        except (RuntimeError, ValueError, TypeError) as error:
+            shared = dict(self._run(trees, True, int, force=True))
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
             warn(f"this model takes no shared sequences ({type(error).__name__}); options are scored one by one")
             self.tree = False
             return
-        self.gap = max(abs(a - b) / max(1.0, abs(b)) for a, b in zip(shared, plain, strict=True))
-        exact = next(self.model.parameters()).dtype == torch.float32
-        bound = AGREE if exact else 2e-2
+        plain = dict(self._run(chains, False, int))
+        self.gap = max(abs(shared[key][0] - plain[key][0]) / max(1.0, abs(plain[key][0])) for key in plain)
+        bound = AGREE if next(self.model.parameters()).dtype == torch.float32 else 2e-2
         self.tree = self.gap <= bound
         if not self.tree:
             warn(
                 f"options in shared sequences differ by {self.gap:.1e} (bound {bound:.0e}); they are scored one by one"
             )
 
-    def _plain_sums(self, sample: Sequence[list[Pair]], *, joined: bool) -> list[float]:
-        sums = []
-        for pairs in sample:
-            trees = [build([p.prompt for p in pairs], [p.scored for p in pairs])] if joined else []
-            for tree in trees or [self._single(p) for p in pairs]:
-                sums += [total for total, _ in self._forward([tree], plain=not joined)[0]]
-        return sums
+    def _shared(self, trees: list[Tree], force: bool) -> Iterator[tuple[list[Tree], Found]]:
+        found = clusters(trees, self.budget.prefix, (-1, -1) if force else None)
+        kept: dict[int, dict[int, Any]] = {}
+        device, dtype = self.model.device, next(self.model.parameters()).dtype
+        with _attention(self.model):
+            for parts in fill(found, self.budget):
+                laid = lay(parts, device, dtype, kept)
+                with laid_out(laid.layout):
+                    logits, rows = self._logits(laid.ids[None], laid.places[None], laid.reads)
+                few = [tree for part in parts for tree in part.trees]
+                yield few, _sums(few, logits[0], rows, laid.targets)
+                for part in parts:
+                    if not part.keep:
+                        kept.pop(id(part.cluster), None)
 
-    def _batches(self, jobs: list[tuple[int, int, Tree]]) -> Iterator[list[tuple[int, int, Tree]]]:
-        """Longest first, so that running out of memory shows early; bounded by tokens, mask and logits."""
-        vocabulary = int(self.model.config.get_text_config().vocab_size)
-        jobs.sort(key=lambda job: (-len(job[2].nodes) - len(job[2].trunk), -len(job[2].nodes)))
-        chunk: list[tuple[int, int, Tree]] = []
-        trunk = nodes = 0
-        for job in jobs:
-            t, n = max(trunk, len(job[2].trunk)), max(nodes, len(job[2].nodes))
-            size = len(chunk) + 1
-            full = size * (t + n) > self.batch_tokens or size * (t + n) ** 2 > MASK_CELLS
-            if chunk and (full or size * (n + 1) * vocabulary > LOGIT_CELLS):
-                yield chunk
-                chunk, t, n = [], len(job[2].trunk), len(job[2].nodes)
-            chunk.append(job)
-            trunk, nodes = t, n
-        if chunk:
-            yield chunk
+    def _plain(self, chains: list[Tree]) -> Iterator[tuple[list[Tree], Found]]:
+        """Plain sequences padded on the right, without a mask: right for every causal model."""
+        order = sorted(chains, key=lambda chain: -chain.size)
+        at = 0
+        while at < len(order):
+            width = order[at].size
+            few = order[at : at + _side_by_side(order[at:], self.budget, self.keeps)]
+            at += len(few)
+            ids = np.zeros((len(few), width), dtype=np.int64)
+            for b, chain in enumerate(few):
+                ids[b, : chain.size] = chain.trunk + chain.nodes
+            where = [np.asarray([len(c.trunk) + i for read in c.reads for i in read]) for c in few]
+            logits, rows = self._logits(ids, None, np.concatenate(where))
+            found: Found = {}
+            begin = 0
+            for b, chain in enumerate(few):
+                stop = begin + len(where[b])
+                targets = np.asarray([t for target in chain.targets for t in target])
+                found |= _sums([chain], logits[b], rows[begin:stop], targets)
+                begin = stop
+            yield few, found
 
-    def _forward(self, trees: list[Tree], plain: bool = False) -> list[list[tuple[float, bool]]]:
-        """Runs the trees of one batch: trunks end in the same column, so the logits needed are one suffix."""
+    def _logits(self, ids: np.ndarray, places: np.ndarray | None, reads: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+        """Logits (B, R, V) of the columns that `reads` names, and which of the R each read is."""
+        used, rows = np.unique(reads, return_inverse=True)
+        self.computed += ids.size
         device = self.model.device
-        trunk, nodes = max(len(t.trunk) for t in trees), max(len(t.nodes) for t in trees)
-        if plain or not self.tree:
-            return self._forward_plain(trees)
-        width = trunk + nodes
-        ids = np.zeros((len(trees), width), dtype=np.int64)
-        places = np.zeros((len(trees), width), dtype=np.int64)
-        sees = np.zeros((len(trees), width, width), dtype=bool)
-        causal = np.tril(np.ones((trunk, trunk), dtype=bool))
-        for b, tree in enumerate(trees):
-            start, end = trunk - len(tree.trunk), trunk + len(tree.nodes)
-            ids[b, start:end] = tree.trunk + tree.nodes
-            places[b, start:trunk] = np.arange(len(tree.trunk))
-            places[b, trunk:end] = np.asarray(tree.depths, dtype=np.int64) + len(tree.trunk)
-            sees[b, start:trunk, start:trunk] = causal[start:, start:]
-            sees[b, trunk:end, start:trunk] = True
-            sees[b, trunk:end, trunk:end] = tree.sees()
-        # Padding sees itself: a row of nothing but -inf would be NaN.
-        sees[:, np.arange(width), np.arange(width)] = True
-        dtype = next(self.model.parameters()).dtype
-        mask = torch.zeros(sees.shape, dtype=dtype).masked_fill_(~torch.from_numpy(sees), torch.finfo(dtype).min)
-        settings: dict[str, Any] = {"logits_to_keep": nodes + 1} if self.keeps else {}
+        settings: dict[str, Any] = {"position_ids": torch.from_numpy(places).to(device)} if places is not None else {}
+        if self.keeps:
+            settings["logits_to_keep"] = torch.from_numpy(used).to(device)
         with torch.inference_mode():
-            logits = self.model(
-                input_ids=torch.from_numpy(ids).to(device), attention_mask=mask[:, None].to(device),
-                position_ids=torch.from_numpy(places).to(device), use_cache=False, **settings,
-            ).logits[:, -(nodes + 1) :]  # fmt: skip
-            return [self._read(logits[b], tree, 1) for b, tree in enumerate(trees)]
+            found = self.model(input_ids=torch.from_numpy(ids).to(device), use_cache=False, **settings).logits
+        return (found if self.keeps else found[:, used]), rows
 
-    def _forward_plain(self, trees: list[Tree]) -> list[list[tuple[float, bool]]]:
-        """Chains only, padded on the right, without a mask: right for every causal model."""
-        rows = [tree.trunk + tree.nodes for tree in trees]
-        ids = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.long)
-        for b, row in enumerate(rows):
-            ids[b, : len(row)] = torch.tensor(row)
-        with torch.inference_mode():
-            logits = self.model(input_ids=ids.to(self.model.device), use_cache=False).logits
-            return [self._read(logits[b], tree, len(tree.trunk)) for b, tree in enumerate(trees)]
 
-    def _read(self, logits: Any, tree: Tree, first: int) -> list[tuple[float, bool]]:
-        """(sum, greedy) of every option; `first` is the row after that of the trunk's last token."""
-        at = torch.tensor([first + i for read in tree.reads for i in read], device=logits.device)
-        wanted = torch.tensor([t for row in tree.targets for t in row], device=logits.device)
-        used, index = torch.unique(at, return_inverse=True)
-        rows = torch.log_softmax(logits[used].float(), dim=-1)
-        values = rows[index, wanted].tolist()
-        greedy = (rows.argmax(-1)[index] == wanted).tolist()
-        found, position = [], 0
-        for row in tree.targets:
-            total = math.fsum(values[position : position + len(row)])
+def fill(found: Sequence[Cluster], budget: Budget) -> Iterator[list[Part]]:
+    """Parts of clusters for one pass after another; longest trees first, so that running out of memory shows early."""
+    parts: list[Part] = []
+    tokens = reads = 0
+    for cluster in found:
+        trees = sorted(cluster.trees, key=lambda tree: (-len(tree.trunk), -len(tree.nodes)))
+        part = Part(cluster, [])
+        for tree in trees:
+            size, asked = tree.size - cluster.length, 1 + len(tree.nodes)
+            more = size + (cluster.length if not part.trees and part.fresh else 0)
+            if (parts or part.trees) and (tokens + more > budget.tokens or reads + asked > budget.reads):
+                part.keep = bool(cluster.length) and bool(part.trees or not part.fresh)
+                yield [*parts, part] if part.trees else parts
+                parts, tokens, reads = [], 0, 0
+                part = Part(cluster, [], fresh=not part.keep)
+                more = size + (cluster.length if part.fresh else 0)
+            part.trees.append(tree)
+            tokens, reads = tokens + more, reads + asked
+        parts.append(part)
+    if parts:
+        yield parts
+
+
+def _side_by_side(order: Sequence[Tree], budget: Budget, keeps: bool) -> int:
+    """How many of the sequences, longest first, fit one padded pass, all columns that are read times all rows."""
+    width, columns = order[0].size, set[int]()
+    for count, chain in enumerate(order[: budget.tokens // width]):
+        columns |= {len(chain.trunk) + i for read in chain.reads for i in read}
+        if (count + 1) * (len(columns) if keeps else width) > budget.reads:
+            return max(1, count)
+    return max(1, budget.tokens // width)
+
+
+def _keys(pairs: list[Pair]) -> list[bytes]:
+    """What a score depends on besides the weights."""
+    heads: dict[int, bytes] = {}
+    for pair in pairs:
+        if id(pair.prompt) not in heads:
+            heads[id(pair.prompt)] = np.asarray(pair.prompt, dtype=np.int64).tobytes()
+    return [
+        blake2b(heads[id(p.prompt)] + b"|" + np.asarray(p.scored, dtype=np.int64).tobytes(), digest_size=16).digest()
+        for p in pairs
+    ]
+
+
+def _split(value: tuple[float, bool], pair: Pair) -> tuple[float, int, bool, bool, bool]:
+    return value[0], len(pair.scored), value[1], pair.cut, pair.mismatch
+
+
+def _sums(trees: list[Tree], logits: torch.Tensor, rows: np.ndarray, targets: np.ndarray) -> Found:
+    """(sum, greedy) of every option; `logits` (R, V), `rows` and `targets` for each scored token in order."""
+    index, wanted = torch.from_numpy(rows).to(logits.device), torch.from_numpy(targets).to(logits.device)
+    logs = torch.log_softmax(logits.float(), dim=-1)
+    values = logs[index, wanted].double().cpu().numpy()
+    greedy = (logs.argmax(-1)[index] == wanted).cpu().numpy()
+    found, at = Found(), 0
+    for tree in trees:
+        for option, target in zip(tree.options, tree.targets, strict=True):
+            stop = at + len(target)
+            total = math.fsum(values[at:stop])
             if not math.isfinite(total):
                 raise DataError(
-                    378, "a log-likelihood is not finite", expected="finite numbers",
+                    378, "a log-likelihood is not finite", where=f"row {tree.request}, option {option}",
+                    expected="finite numbers",
                     cure="the weights hold NaN or overflow: check the training, or set model.dtype=float32",
                 )  # fmt: skip
-            found.append((total, all(greedy[position : position + len(row)])))
-            position += len(row)
-        return found
+            found[tree.request, option] = total, bool(greedy[at:stop].all())
+            at = stop
+    return found
 
 
-def _groups(pairs: list[Pair]) -> list[tuple[int, list[Pair]]]:
-    """(first option, options): many options in several trees, because attention in a tree grows with its square."""
-    tokens, trunk = sum(len(p.scored) for p in pairs), len(pairs[0].prompt)
-    size = max(1, len(pairs) * max(96, trunk) // max(1, tokens))
-    return [(o, pairs[o : o + size]) for o in range(0, len(pairs), size)]
+@contextmanager
+def _attention(model: Any) -> Iterator[None]:
+    """The model with attention over trees; as it was afterwards."""
+    network = _inner(model)
+    before = network.config._attn_implementation
+    register()
+    network.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        network.set_attn_implementation(before)
 
 
 def _inner(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
-def _may_share(model: Any) -> bool:
-    """False for models whose past is more than attention to given positions."""
+def _may_share(model: Any, limit: int) -> bool:
+    """False for models whose past is more than attention to given positions, over rows of `limit` tokens."""
     config = model.config.get_text_config()
-    kinds = {str(k) for k in getattr(config, "layer_types", None) or []}
-    odd = kinds - {"full_attention"}
-    window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    kinds = {str(k) for k in getattr(config, "layer_types", None) or []} - {"full_attention"}
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    narrow = bool(window and window < limit)
+    odd = kinds - ({"sliding_attention"} if window and not narrow else set())
     alibi = getattr(config, "alibi", False) or str(getattr(config, "model_type", "")) in ("mpt", "bloom")
     recurrent = any(hasattr(config, name) for name in ("ssm_cfg", "state_size", "mamba_d_state", "rwkv_version"))
-    flash = "flash" in str(getattr(config, "_attn_implementation", ""))
-    if odd or window or alibi or recurrent or flash:
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    moving = isinstance(rope, dict) and rope.get("rope_type") in ("dynamic", "longrope")
+    own = not getattr(_inner(model), "_supports_attention_backend", False)
+    if odd or narrow or alibi or recurrent or moving or own:
         say("this model's attention is not plain: options are scored one by one")
         return False
     return True
@@ -216,7 +284,7 @@ def loglikelihoods(
     requests: Sequence[tuple[str, list[str]]],
     *,
     max_length: int,
-    batch_tokens: int = 8192,
+    batch_tokens: int | None = None,
 ) -> list[list[OptionScore]]:
     """Log-likelihoods of continuations, as lm-eval's HFLM defines them, within float noise.
 

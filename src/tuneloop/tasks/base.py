@@ -30,6 +30,7 @@ class Item:
     group: str = ""  # rows that share a source: their errors are not independent
     id: str = ""
     texts: list[str] = field(default_factory=list)  # what lettered options stand for
+    flags: list[str] = field(default_factory=list)  # what a reader of this row should know
 
     @property
     def right(self) -> list[str]:

@@ -54,9 +54,14 @@ def build_items(
         block = _no_shots
     for index in chosen:
         item = every[index]
-        head = task.head(item) if task.head else ""
-        item.prompt = head + block(index, item) + item.prompt
+        head, shown = task.head(item) if task.head else "", block(index, item)
+        if shown and f"{item.prompt} {item.options[item.gold[0]]}\n\n" in shown:
+            item.flags.append("own answer among the shots")
+        item.prompt = head + shown + item.prompt
         built.items.append(item)
+    seen = sum(bool(item.flags) for item in built.items)
+    if seen:
+        built.notes.append(f"{task.name}: {seen:,} rows have their own question and answer among their shots")
     return built
 
 
