@@ -57,6 +57,36 @@ def test_stop_string_cuts(pair: tuple[Any, Any]) -> None:
     assert generate(*pair, [PROMPTS[1]], max_new_tokens=8, stop=[third])[0] == whole[: whole.find(third)]
 
 
+def test_a_batch_ends_when_all_rows_have_stopped(pair: tuple[Any, Any]) -> None:
+    model, tokenizer = pair
+    whole = generate(model, tokenizer, PROMPTS, max_new_tokens=12)
+    stops = sorted({text.split()[1] for text in whole})
+    calls: list[int] = []
+    hook = model.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        found = generate(model, tokenizer, PROMPTS, max_new_tokens=12, stop=stops, batch_size=4)
+    finally:
+        hook.remove()
+    assert found == [min((text[: text.find(s)] for s in stops if s in text), key=len) for text in whole]
+    assert len(calls) < 12
+
+
+def test_memory_that_runs_out_halves_the_batch(pair: tuple[Any, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    model, tokenizer = pair
+    alone = generate(model, tokenizer, PROMPTS, max_new_tokens=4)
+
+    def full(_: Any, args: Any, settings: dict[str, Any]) -> None:
+        if settings["input_ids"].shape[0] > 1:
+            raise torch.OutOfMemoryError
+
+    hook = model.register_forward_pre_hook(full, with_kwargs=True)
+    try:
+        assert generate(model, tokenizer, PROMPTS, max_new_tokens=4, batch_size=4) == alone
+    finally:
+        hook.remove()
+    assert "1 prompts at a time" in capsys.readouterr().err
+
+
 def test_sampling_depends_on_the_seed_alone(pair: tuple[Any, Any]) -> None:
     def sample(seed: int) -> list[str]:
         return generate(*pair, PROMPTS, max_new_tokens=8, temperature=2.0, seed=seed)

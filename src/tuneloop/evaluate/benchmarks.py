@@ -11,6 +11,7 @@ from tuneloop import metrics, stats
 from tuneloop.config import EvalConfig, TaskSpec
 from tuneloop.console import say, warn
 from tuneloop.errors import DataError, TuneloopError
+from tuneloop.evaluate.harness import PREFIX, run_harness
 from tuneloop.evaluate.rows import Part, Row, blank, choice_row, score, share_score
 from tuneloop.lm import generate
 from tuneloop.scoring import Scorer, pair_tokens
@@ -28,12 +29,15 @@ def expand(specs: Sequence[TaskSpec]) -> list[TaskSpec]:
         else:
             found.append(spec)
     for spec in found:
-        find(spec.task)
+        if not spec.task.startswith(PREFIX):
+            find(spec.task)
     return found
 
 
 def run_task(spec: TaskSpec, config: EvalConfig, scorer: Scorer, tokenizer: Any, few_shot: int) -> Part:
     """Rows and scores of one benchmark."""
+    if spec.task.startswith(PREFIX):
+        return run_harness(spec, config, scorer, tokenizer, few_shot)
     task = find(spec.task)
     name, part = spec.name or task.name, Part()
     shots, items = _items(task, spec, config, few_shot, part)

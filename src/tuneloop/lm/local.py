@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tuneloop.console import warn
+from tuneloop.console import progress, warn
 from tuneloop.models import context_length, eos_ids
 
 
@@ -22,8 +22,9 @@ def generate(
 ) -> list[str]:
     """Continuations of token-id prompts, in order, cut at the first stop string; greedy at temperature 0.
 
-    Batches are padded on the left; a prompt that does not leave room in the context loses its beginning, and a
-    warning counts such prompts. Sampling depends on `seed` alone.
+    Batches are padded on the left, and a batch ends when each of its rows has written a stop string or an end token.
+    A prompt that does not leave room in the context loses its beginning, and a warning counts such prompts. Memory that
+    runs out halves the batch, aloud. Sampling depends on `seed` and the batches alone.
     """
     import torch
 
@@ -39,16 +40,32 @@ def generate(
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        for at in range(0, len(order), batch_size):
-            chunk = order[at : at + batch_size]
-            found = _batch(model, tokenizer, [cut[i] for i in chunk], max_new_tokens, temperature)
-            for index, text in zip(chunk, found, strict=True):
-                texts[index] = _cut(text, stop)
+        at, size = 0, batch_size
+        with progress("writing", len(order)) as bar:
+            while at < len(order):
+                chunk = order[at : at + size]
+                try:
+                    found = _batch(model, tokenizer, [cut[i] for i in chunk], max_new_tokens, temperature, stop)
+                except torch.OutOfMemoryError:
+                    if size == 1:
+                        raise
+                    size = max(1, size // 2)
+                    warn(f"out of memory: going on with {size} prompts at a time")
+                    continue
+                for index, text in zip(chunk, found, strict=True):
+                    texts[index] = _cut(text, stop)
+                at += len(chunk)
+                bar.advance(len(chunk))
     return texts
 
 
 def _batch(
-    model: Any, tokenizer: Any, rows: list[list[int]], max_new_tokens: int, temperature: float = 0.0
+    model: Any,
+    tokenizer: Any,
+    rows: list[list[int]],
+    max_new_tokens: int,
+    temperature: float,
+    stop: Sequence[str],
 ) -> list[str]:
     import torch
 
@@ -68,8 +85,23 @@ def _batch(
             **({"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}),
             eos_token_id=ends or None,
             pad_token_id=pad,
+            stopping_criteria=[_stopped(tokenizer, width, stop)] if stop else None,
         )
     return [str(t) for t in tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)]
+
+
+def _stopped(tokenizer: Any, width: int, stop: Sequence[str]) -> Callable[..., Any]:
+    """Whether each row of a batch has written a stop string among its last tokens."""
+    import torch
+
+    # A token can be less than a byte of a stop string's last letter, and can reach beyond either end of it.
+    reach = max(len(s.encode()) for s in stop) + 1
+
+    def done(ids: Any, _: Any, **__: Any) -> Any:
+        tails = tokenizer.batch_decode(ids[:, max(width, ids.shape[1] - reach) :], skip_special_tokens=True)
+        return torch.tensor([any(s in tail for s in stop) for tail in tails], device=ids.device)
+
+    return done
 
 
 def _cut(text: str, stop: Sequence[str]) -> str:

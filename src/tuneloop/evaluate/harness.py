@@ -1,0 +1,111 @@
+"""A task of lm-eval's own on our scorer: `lm-eval:piqa`, or `lm-eval:FILE.yaml`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from tuneloop import metrics
+from tuneloop.config import EvalConfig, TaskSpec
+from tuneloop.console import say
+from tuneloop.errors import PrerequisiteError, UsageError
+from tuneloop.evaluate.rows import Part, Row, blank, score, share_score
+from tuneloop.scoring import Scorer
+from tuneloop.scoring.harness import harness_model
+
+PREFIX = "lm-eval:"
+
+
+def run_harness(spec: TaskSpec, config: EvalConfig, scorer: Scorer, tokenizer: Any, few_shot: int) -> Part:
+    """Rows and scores of everything that the name stands for (a group has several tasks)."""
+    lm, name = harness_model(scorer, tokenizer), spec.task.removeprefix(PREFIX)
+    shots = spec.shots if spec.shots is not None else (few_shot or None)
+    found = _evaluated(lm, name, shots, spec.limit or config.limit, spec.data)
+    part = Part()
+    for task, samples in found["samples"].items():
+        label = f"{PREFIX}{task}" if spec.name is None else spec.name
+        known = {"version": str(found["versions"].get(task, "")), "shots": int(found["n-shot"].get(task) or 0)}
+        part.rows += _rows(label, samples, part)
+        part.scores += _scores(label, samples, found["results"].get(task, {}), known)
+    for entry in part.scores:
+        say(f"{entry['task']} {entry['metric']}: {entry['value']:.4f}  n {entry['n']:,}")
+    return part
+
+
+def _evaluated(lm: Any, name: str, shots: int | None, limit: int | None, include: str | None) -> dict[str, Any]:
+    """What lm-eval's own evaluator returns; unknown names and data that cannot be fetched are coded errors."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    file = Path(name).is_file()
+    manager = TaskManager(include_path=include or (str(Path(name).parent) if file else None), include_defaults=not file)
+    if not file and not manager.match_tasks([name]):
+        raise UsageError(120, f"lm-eval knows no task '{name}'", where="eval.tasks", cure="see `lm-eval ls tasks`")
+    try:
+        found = simple_evaluate(
+            lm, tasks=[name], num_fewshot=shots, limit=limit, task_manager=manager, bootstrap_iters=100
+        )
+    except (OSError, ConnectionError) as error:
+        raise PrerequisiteError(
+            260, f"cannot fetch the rows of {name} ({type(error).__name__})", where=f"task {PREFIX}{name}",
+            cure="go online, or give a YAML with local data_files as lm-eval:FILE.yaml",
+        ) from error  # fmt: skip
+    assert found is not None
+    return dict(found)
+
+
+def _metric_names(sample: dict[str, Any]) -> list[str]:
+    """Metrics of one row that are plain numbers; others are aggregated by lm-eval alone."""
+    return [m for m in sample.get("metrics", []) if isinstance(sample.get(m), int | float) and not _nan(sample[m])]
+
+
+def _nan(value: float) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _rows(label: str, samples: list[dict[str, Any]], part: Part) -> list[Row]:
+    rows = []
+    for sample in samples:
+        names = _metric_names(sample)
+        arguments = sample["arguments"]
+        prompt = str(arguments[0][0])
+        row = blank(
+            label, f"{sample['doc_id']:05d}" + ("" if sample["filter"] == "none" else f"-{sample['filter']}"),
+            question=prompt[-500:], prompt_hash=part.prompt(prompt), correct=float(sample[names[0]]) if names else None,
+        )  # fmt: skip
+        replies = sample["filtered_resps"]
+        if replies and isinstance(replies[0], list | tuple):
+            sums = [float(reply[0]) for reply in replies]
+            options = [str(a[1]) for a in arguments[: len(sums)]]
+            row |= {"logprobs": sums, "greedy": [bool(r[1]) for r in replies], "options": options}
+            row |= {"pred": metrics.best(sums), "tie": metrics.tied(sums), "lengths": [len(o) for o in options]}
+            row |= {"probabilities": metrics.shares(sums)}
+            if isinstance(sample["target"], int):
+                row["gold"] = sample["target"]
+        elif replies:
+            row |= {"text_pred": str(replies[0]), "text_gold": str(sample["target"])}
+        rows.append(row)
+    return rows
+
+
+def _scores(
+    label: str, samples: list[dict[str, Any]], results: dict[str, Any], known: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Every metric: from the rows where it is their mean, else lm-eval's value with its own standard error."""
+    found = []
+    for key, value in results.items():
+        metric, _, which = key.partition(",")
+        if not which or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        name = metric if which == "none" else f"{metric}/{which}"
+        rows = [s[metric] for s in samples if s["filter"] == which and metric in _metric_names(s)]
+        if rows and math.isclose(sum(rows) / len(rows), value, rel_tol=1e-9, abs_tol=1e-12):
+            found.append(share_score(label, name, [float(v) for v in rows], **known))
+            continue
+        spread = results.get(f"{metric}_stderr,{which}")
+        error = float(spread) if isinstance(spread, int | float) else math.nan
+        count = len([s for s in samples if s["filter"] == which])
+        interval = (error, value - 1.96 * error, value + 1.96 * error)
+        found.append(score(label, name, float(value), n=count, interval=interval, **known))
+    return found
