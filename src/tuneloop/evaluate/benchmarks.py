@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,11 +11,11 @@ import numpy as np
 from tuneloop import metrics, stats
 from tuneloop.config import EvalConfig, TaskSpec
 from tuneloop.console import say, warn
-from tuneloop.errors import DataError, TuneloopError
+from tuneloop.errors import DataError, TuneloopError, UsageError
 from tuneloop.evaluate.harness import PREFIX, run_harness
 from tuneloop.evaluate.rows import Part, Row, blank, choice_row, score, share_score
 from tuneloop.lm import generate
-from tuneloop.scoring import Scorer, pair_tokens
+from tuneloop.scoring import Scorer, Served, pair_tokens
 from tuneloop.tasks import PRESETS, Item, Shots, Task, build_items, find
 
 QUICK_ROWS = 200  # a task; docs/evaluation.md says what that many can show
@@ -34,16 +35,21 @@ def expand(specs: Sequence[TaskSpec]) -> list[TaskSpec]:
     return found
 
 
-def run_task(spec: TaskSpec, config: EvalConfig, scorer: Scorer, tokenizer: Any, few_shot: int) -> Part:
-    """Rows and scores of one benchmark."""
+def run_task(spec: TaskSpec, config: EvalConfig, scorer: Scorer | Served, tokenizer: Any, few_shot: int) -> Part:
+    """Rows and scores of one benchmark, of a model in this process or one behind a server (no tokenizer then)."""
     if spec.task.startswith(PREFIX):
+        if isinstance(scorer, Served):
+            raise UsageError(
+                153, "lm-eval's tasks run on a model in this process", where=spec.task,
+                cure="load the model here, or use lm-eval's local-completions",
+            )  # fmt: skip
         return run_harness(spec, config, scorer, tokenizer, few_shot)
     task = find(spec.task)
     name, part = spec.name or task.name, Part()
     shots, items = _items(task, spec, config, few_shot, part)
     known: dict[str, Any] = {"version": task.version, "shots": shots}
     if task.grade is not None:
-        _written(task, name, items, part, scorer.model, tokenizer, known)
+        _written(task, name, items, part, scorer, tokenizer, known)
     else:
         _chosen(task, name, items, part, scorer, tokenizer, known)
     if config.quick:
@@ -71,10 +77,13 @@ def _row_key(number: int, item: Item) -> str:
 
 
 def _chosen(
-    task: Task, name: str, items: list[Item], part: Part, scorer: Scorer, tokenizer: Any, known: dict[str, Any]
+    task: Task, name: str, items: list[Item], part: Part, scorer: Scorer | Served, tokenizer: Any, known: dict[str, Any]
 ) -> None:
     requests = [(item.prompt, [" " + option for option in item.options]) for item in items]
-    scored = scorer.score(pair_tokens(tokenizer, requests), name)
+    if isinstance(scorer, Served):
+        scored = scorer.score(requests, name)
+    else:
+        scored = scorer.score(pair_tokens(tokenizer, requests), name)
     for number, (item, options) in enumerate(zip(items, scored, strict=True)):
         row = choice_row(name, _row_key(number, item), options, item.options, item.gold)
         row |= {"question": item.question, "category": item.category, "group": item.group}
@@ -127,11 +136,15 @@ def _groups(task: Task, name: str, rows: list[Row], known: dict[str, Any]) -> li
 
 
 def _written(
-    task: Task, name: str, items: list[Item], part: Part, model: Any, tokenizer: Any, known: dict[str, Any]
+    task: Task, name: str, items: list[Item], part: Part, scorer: Scorer | Served, tokenizer: Any, known: dict[str, Any]
 ) -> None:
     assert task.grade is not None
-    ids = [list(tokenizer(item.prompt)["input_ids"]) for item in items]
-    texts = generate(model, tokenizer, ids, max_new_tokens=task.max_new_tokens, stop=task.stop)
+    prompts = [item.prompt for item in items]
+    if isinstance(scorer, Served):
+        texts = scorer.write(prompts, max_new_tokens=task.max_new_tokens, stop=task.stop)
+    else:
+        ids = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
+        texts = generate(scorer.model, tokenizer, ids, max_new_tokens=task.max_new_tokens, stop=task.stop)
     graded = [_graded(task.grade, text, item) for text, item in zip(texts, items, strict=True)]
     for number, (item, text, values) in enumerate(zip(items, texts, graded, strict=True)):
         part.rows.append(
@@ -148,7 +161,7 @@ def _written(
 
 def _graded(grade: Callable[[str, Item], dict[str, float]], text: str, item: Item) -> dict[str, float]:
     try:
-        return {metric: float(value) for metric, value in grade(text, item).items()}
+        found = {str(metric): float(value) for metric, value in grade(text, item).items()}
     except TuneloopError:
         raise
     except Exception as error:  # the user's own code: any error is theirs to see, without our traceback
@@ -156,6 +169,12 @@ def _graded(grade: Callable[[str, Item], dict[str, float]], text: str, item: Ite
             397, f"the task's grade() breaks: {type(error).__name__}: {error}", where=f"row {item.id}: {text[:60]!r}",
             expected="grade(text, item) -> {metric: number} for any text", cure="mend the task file",
         ) from error  # fmt: skip
+    if not found or not all(map(math.isfinite, found.values())):
+        raise DataError(
+            397, f"the task's grade() gave {found}", where=f"row {item.id}: {text[:60]!r}",
+            expected="{metric: finite number}", cure="mend the task file",
+        )  # fmt: skip
+    return found
 
 
 def _detectable(rows: list[Row], entry: dict[str, Any]) -> float:

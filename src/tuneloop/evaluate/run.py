@@ -25,7 +25,7 @@ from tuneloop.lm import LM, Http, Local
 from tuneloop.metrics import text_metric
 from tuneloop.models import context_length, load_model, load_tokenizer, locate
 from tuneloop.prompts import apply_template
-from tuneloop.scoring import Scorer
+from tuneloop.scoring import Scorer, Served
 from tuneloop.store import open_run, read_json, write_json
 
 Work = tuple[str, Callable[[], Part]]
@@ -61,7 +61,7 @@ def evaluate(
     125 when there is nothing to score, 150-151 for a metric that is none.
     """
     prompting = prompting or Prompting()
-    config = config.model_copy(update={"tasks": expand(config.tasks) if benchmarks and not model.base_url else []})
+    config = config.model_copy(update={"tasks": expand(config.tasks) if benchmarks else []})
     for name in config.metrics:
         if name not in BY_KIND and name != "judge":
             text_metric(name)
@@ -105,14 +105,12 @@ def _parts(
     work: list[Work] = []
     with judge_from(config.judge if "judge" in config.metrics else None) as judge:
         if model.base_url:
-            if data is None or not config.test_split:
-                raise UsageError(
-                    153, "a server can only write answers", where="model.base_url", expected="a data folder",
-                    cure="give --data; tasks of options need log-probabilities of a model in this process",
-                )  # fmt: skip
-            split = Split(data, config, None, prompting, room=0)
-            write = endpoint_writer(split, endpoint(model), kept / "answers.jsonl")
-            work = written_work(split, write, judge)
+            for spec in config.tasks:
+                work.append((spec.name or spec.task, _task(spec, config, served(model, kept), None, prompting.shots)))
+            if data is not None and config.test_split:
+                split = Split(data, config, None, prompting, room=0)
+                write = endpoint_writer(split, endpoint(model), kept / "answers.jsonl")
+                work += written_work(split, write, judge)
         else:
             load_into(loaded, model)
             room = config.max_length or context_length(loaded.model, loaded.tokenizer)
@@ -145,7 +143,9 @@ def _split_jobs(
     return work
 
 
-def _task(spec: TaskSpec, config: EvalConfig, scorer: Scorer, tokenizer: Any, shots: int) -> Callable[[], Part]:
+def _task(
+    spec: TaskSpec, config: EvalConfig, scorer: Scorer | Served, tokenizer: Any, shots: int
+) -> Callable[[], Part]:
     if config.shot_seeds < 2 or not (shots if spec.shots is None else spec.shots):
         return lambda: run_task(spec, config, scorer, tokenizer, shots)
 
@@ -153,6 +153,11 @@ def _task(spec: TaskSpec, config: EvalConfig, scorer: Scorer, tokenizer: Any, sh
         return run_task(spec, config.model_copy(update={"shots_seed": seed}), scorer, tokenizer, shots)
 
     return lambda: over_seeds(one, config.shot_seeds, config.shots_seed)
+
+
+def served(model: ModelConfig, kept: Path) -> Served:
+    """The server as a scorer of options; what it has answered stands in `kept`."""
+    return Served(model.name, str(model.base_url), kept / "scores.jsonl", _key(model))
 
 
 def split_work(split: Split, model: ModelConfig, scorer: Scorer, write: Writer, judge: Judge | None) -> list[Work]:
@@ -205,17 +210,22 @@ def _once(path: Path, job: Callable[[], Part]) -> Part:
 
 
 def endpoint(model: ModelConfig | JudgeSpec) -> Http:
-    """The server behind `base_url`; its key comes from the environment and stands in no file."""
+    """The server behind `base_url`."""
     name = model.name if isinstance(model, ModelConfig) else model.model
-    key = "none"
-    if model.api_key_env:
-        key = os.environ.get(model.api_key_env, "")
-        if not key:
-            raise UsageError(
-                155, f"the environment variable {model.api_key_env} is empty", where="api_key_env",
-                expected="the server's key", cure=f"export {model.api_key_env}=...",
-            )  # fmt: skip
-    return Http(name, base_url=str(model.base_url), api_key=key)
+    return Http(name, base_url=str(model.base_url), api_key=_key(model))
+
+
+def _key(model: ModelConfig | JudgeSpec) -> str:
+    """The server's key, from the environment; it stands in no file."""
+    if not model.api_key_env:
+        return "none"
+    key = os.environ.get(model.api_key_env, "")
+    if not key:
+        raise UsageError(
+            155, f"the environment variable {model.api_key_env} is empty", where="api_key_env",
+            expected="the server's key", cure=f"export {model.api_key_env}=...",
+        )  # fmt: skip
+    return key
 
 
 @contextmanager

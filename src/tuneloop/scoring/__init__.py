@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from tuneloop.scoring.pairs import Pair, pair_tokens
 from tuneloop.scoring.score import OptionScore, Scorer, loglikelihoods
+from tuneloop.scoring.served import Served
 
-__all__ = ["OptionScore", "Pair", "Scorer", "loglikelihoods", "pair_tokens"]
+__all__ = ["OptionScore", "Pair", "Scorer", "Served", "loglikelihoods", "pair_tokens"]
