@@ -1,4 +1,5 @@
-"""Log-likelihoods of the six tasks against lm-eval's HFLM: same strings, same tokens, gap, flips.
+"""Parity with lm-eval: the strings of every row (benchmarks/strings.py), and the log-likelihoods of 500 rows a task
+against its HFLM: largest gap, flips (decisions that differ beyond a margin of 1e-4), ties (closer than that).
 
     python benchmarks/parity.py --model FOLDER --data FOLDER [--quick]
 
@@ -126,9 +127,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--quick", action="store_true", help="30 rows a task")
+    parser.add_argument("--quick", action="store_true", help="30 rows a task, strings of 5")
     asked = parser.parse_args()
-    result = run(asked.model, asked.data, *((30, 5) if asked.quick else (200, 20)))
+    result = run(asked.model, asked.data, *((30, 5) if asked.quick else (480, 20)))
+    sys.path.insert(0, str(Path(__file__).parent))
+    import strings
+
+    result["strings"] = strings.run(asked.data, 5 if asked.quick else None)
     if not asked.quick:
         folder = Path(__file__).parent / "results"
         folder.mkdir(exist_ok=True)

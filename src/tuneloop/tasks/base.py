@@ -71,6 +71,8 @@ class Task:
     max_new_tokens: int = 256
     shots_from: str | None = None
     first_shots: bool = False  # shots are the first rows in order, never drawn
+    # lm-eval draws a shot more and drops it, where its file names neither a test split nor one for shots.
+    one_more: bool = False
     by_category: bool = False  # shots come from the row's own category
     pinned: bool = False  # shots are part of the prompt and cannot be asked for
     head: Callable[[Item], str] | None = None

@@ -150,7 +150,8 @@ def _blocks(task: Task, shots: Shots, pool: list[Item], rows: int) -> Callable[[
     if shots.mode == "lm-eval" and not task.first_shots:
         rng = random.Random(LM_EVAL_SEED + shots.seed)
         order = range(len(pool))
-        drawn = [rng.sample(order, shots.count) for _ in range(rows)]
+        size = shots.count + (task.one_more and len(pool) > shots.count)
+        drawn = [rng.sample(order, size)[: shots.count] for _ in range(rows)]
         return lambda index, _: _text(task, [pool[i] for i in drawn[index]])
     same = _text(task, _drawn(task, shots, pool))
     return lambda _, __: same

@@ -41,4 +41,6 @@ SOURCE = Source(
     },
     hub=("Rowan/hellaswag", None),
 )
-TASKS = [Task("hellaswag", "1.0", SOURCE, item, scored="validation", shots_from="train", normalised=True)]
+TASKS = [
+    Task("hellaswag", "1.0", SOURCE, item, scored="validation", shots_from="train", one_more=True, normalised=True)
+]
