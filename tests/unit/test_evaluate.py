@@ -161,3 +161,28 @@ def test_a_judge_that_says_nothing_readable_scores_nothing(model: str, data: Pat
     assert len("\n".join(score_lines(list(scores.values())))) > 0
     with pytest.raises(ValueError, match=r"eval.judge.model"):
         EvalConfig(metrics=["judge"])
+
+
+def test_weights_of_nan_end_in_an_error_and_no_score(model: str, arc: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    broken = AutoModelForCausalLM.from_pretrained(model)
+    with torch.no_grad():
+        broken.model.norm.weight.fill_(float("nan"))
+    broken.save_pretrained(tmp_path / "broken")
+    AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path / "broken")
+    config = EvalConfig.model_validate({"tasks": [{"task": "arc_easy", "data": str(arc)}]})
+    with pytest.raises(TuneloopError, match="378"):
+        evaluate(config, ModelConfig(name=str(tmp_path / "broken")), tmp_path / "scores")
+    assert not (tmp_path / "scores" / "scores.json").exists()
+
+
+def test_a_quick_run_says_what_it_can_detect(
+    model: str, arc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = EvalConfig.model_validate({"tasks": [{"task": "arc_easy", "data": str(arc)}], "quick": True})
+    out = evaluate(config, ModelConfig(name=model), tmp_path / "scores")
+    for entry in read_json(out / "scores.json")["scores"]:
+        assert 0.2 < entry["detectable"] < 1.0  # six rows show little
+    assert "detectable 0." in capsys.readouterr().err

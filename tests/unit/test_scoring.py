@@ -12,7 +12,7 @@ import torch
 
 from tuneloop import metrics
 from tuneloop.errors import DataError
-from tuneloop.scoring import Pair, Scorer, attend, share
+from tuneloop.scoring import Pair, Scorer, attend, budget, share
 from tuneloop.scoring.tree import build
 
 
@@ -46,9 +46,9 @@ REQUESTS = [
 ]
 
 
-@pytest.mark.parametrize("budget", [64, 4096])
-def test_shared_sequences_equal_the_definition(model: Any, budget: int) -> None:
-    scorer = Scorer(model, max_length=32, batch_tokens=budget)
+@pytest.mark.parametrize("tokens", [64, 4096])
+def test_shared_sequences_equal_the_definition(model: Any, tokens: int) -> None:
+    scorer = Scorer(model, max_length=32, batch_tokens=tokens)
     found = scorer.score(REQUESTS)
     assert scorer.tree is True
     for pairs, row in zip(REQUESTS, found, strict=True):
@@ -68,16 +68,16 @@ def many(prefix: int, rows: int) -> list[list[Pair]]:
     return found
 
 
-@pytest.mark.parametrize("budget", [40, 4096])
+@pytest.mark.parametrize("tokens", [40, 4096])
 @pytest.mark.parametrize("fused", [True, False])
 def test_a_shared_beginning_is_computed_once_and_changes_nothing(
-    model: Any, budget: int, fused: bool, monkeypatch: pytest.MonkeyPatch
+    model: Any, tokens: int, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(share, "FREE_TOKENS", 0)
     if not fused:
         monkeypatch.setattr(attend, "_fused", None)
     requests = many(16, 12) + many(3, 5)
-    scorer = Scorer(model, max_length=32, batch_tokens=budget)
+    scorer = Scorer(model, max_length=32, batch_tokens=tokens)
     found = scorer.score(requests)
     assert scorer.tree is True
     for pairs, row in zip(requests, found, strict=True):
@@ -215,3 +215,13 @@ def test_chance_counts_each_rows_own_options() -> None:
 def test_macro_f1_by_hand() -> None:
     # label 0: 1 hit of 2 asked and 1 said -> 2/3; label 1: 1 hit of 1 asked and 2 said -> 2/3
     assert metrics.macro_f1([0, 0, 1], [0, 1, 1]) == pytest.approx(2 / 3)
+
+
+def test_passes_fit_the_memory_that_is_given(model: Any) -> None:
+    wide, narrow = budget.measure(model, memory=1 << 30), budget.measure(model, memory=1 << 18)
+    assert wide.tokens == budget.CPU_TOKENS
+    assert 0 < narrow.tokens < wide.tokens
+    assert narrow.reads < wide.reads
+    assert narrow.prefix < wide.prefix
+    assert budget.measure(model, batch_tokens=64, memory=1 << 30).tokens == 64
+    assert budget.free_bytes(model.device) > 1 << 20

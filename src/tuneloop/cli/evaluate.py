@@ -30,6 +30,7 @@ def evaluate(
     tasks: Annotated[str | None, typer.Option(help="arc_easy,mmlu:5,my_task.py,...")] = None,
     data: Annotated[Path | None, typer.Option("--data", "-d", help="also score this data folder's test split")] = None,
     metrics: Annotated[str | None, typer.Option(help="exact_match,rouge_l,...: of the test split")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="200 rows a task, and what they can detect")] = False,
     config: Config = None, sets: Set = None, overwrite: Overwrite = False, dry_run: Dry = False,
     as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False,
 ) -> None:  # fmt: skip
@@ -38,6 +39,7 @@ def evaluate(
     settings = load(
         config, sets, model__name=model, eval__tasks=tasks.split(",") if tasks else None,
         eval__metrics=metrics.split(",") if metrics else None,
+        eval__quick=quick or None,
     )  # fmt: skip
     if dry_run:
         stop_dry(settings, "eval", as_json)

@@ -47,7 +47,7 @@ def run_task(spec: TaskSpec, config: EvalConfig, scorer: Scorer | Served, tokeni
     task = find(spec.task)
     name, part = spec.name or task.name, Part()
     shots, items = _items(task, spec, config, few_shot, part)
-    known: dict[str, Any] = {"version": task.version, "shots": shots}
+    known: dict[str, Any] = {"version": task.version, "shots": shots, "note": "; ".join(part.warnings)}
     if task.grade is not None:
         _written(task, name, items, part, scorer, tokenizer, known)
     else:
@@ -121,7 +121,7 @@ def _macro(name: str, rows: list[Row], known: dict[str, Any]) -> dict[str, Any]:
     errors = [float(np.var(v, ddof=1)) / len(v) if len(v) > 1 else 0.25 for v in by.values()]
     value, error = float(np.mean(means)), float(np.sqrt(np.sum(errors)) / len(by))
     interval = (error, max(0.0, value - 1.96 * error), min(1.0, value + 1.96 * error))
-    note = f"mean over {len(by)} categories"
+    note = "; ".join([f"mean over {len(by)} categories", *filter(None, [known["note"]])])
     return score(name, "acc_macro", value, n=len(rows), interval=interval, **{**known, "note": note})
 
 

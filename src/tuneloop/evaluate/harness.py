@@ -13,6 +13,7 @@ from tuneloop.errors import PrerequisiteError, UsageError
 from tuneloop.evaluate.rows import Part, Row, blank, score, share_score
 from tuneloop.scoring import Scorer
 from tuneloop.scoring.harness import harness_model
+from tuneloop.tasks.build import LM_EVAL_SEED
 
 PREFIX = "lm-eval:"
 
@@ -21,7 +22,7 @@ def run_harness(spec: TaskSpec, config: EvalConfig, scorer: Scorer, tokenizer: A
     """Rows and scores of everything that the name stands for (a group has several tasks)."""
     lm, name = harness_model(scorer, tokenizer), spec.task.removeprefix(PREFIX)
     shots = spec.shots if spec.shots is not None else (few_shot or None)
-    found = _evaluated(lm, name, shots, spec.limit or config.limit, spec.data)
+    found = _evaluated(lm, name, shots, spec.limit or config.limit, spec.data, config.shots_seed)
     part = Part()
     for task, samples in found["samples"].items():
         label = f"{PREFIX}{task}" if spec.name is None else spec.name
@@ -33,7 +34,9 @@ def run_harness(spec: TaskSpec, config: EvalConfig, scorer: Scorer, tokenizer: A
     return part
 
 
-def _evaluated(lm: Any, name: str, shots: int | None, limit: int | None, include: str | None) -> dict[str, Any]:
+def _evaluated(
+    lm: Any, name: str, shots: int | None, limit: int | None, include: str | None, seed: int
+) -> dict[str, Any]:
     """What lm-eval's own evaluator returns; unknown names and data that cannot be fetched are coded errors."""
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
@@ -44,7 +47,13 @@ def _evaluated(lm: Any, name: str, shots: int | None, limit: int | None, include
         raise UsageError(120, f"lm-eval knows no task '{name}'", where="eval.tasks", cure="see `lm-eval ls tasks`")
     try:
         found = simple_evaluate(
-            lm, tasks=[name], num_fewshot=shots, limit=limit, task_manager=manager, bootstrap_iters=100
+            lm,
+            tasks=[name],
+            num_fewshot=shots,
+            limit=limit,
+            task_manager=manager,
+            bootstrap_iters=100,
+            fewshot_random_seed=LM_EVAL_SEED + seed,
         )
     except (OSError, ConnectionError) as error:
         raise PrerequisiteError(
