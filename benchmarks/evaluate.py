@@ -144,7 +144,7 @@ def measure(cell: str, rows: int, model: Any, tokenizer: Any, room: int, repeats
 
     found, requests = requests_of(cell, rows)
     peer = Peer(model, tokenizer, room)
-    probe = requests[: max(2, len(requests) // (4 if len(requests[0][0]) < 1000 else 15))]
+    probe = requests[: max(2, len(requests) // 12)]
     options = sum(len(texts) for _, texts in probe)
     sizes = peer.best(probe, tuple(size for size in (1, 4, 8, 16, 32, 64, 128) if size < 2 * options))
     size = min(sizes, key=lambda s: sizes[s])
