@@ -1,4 +1,4 @@
-"""Seconds from strings to log-likelihoods against lm-eval's HFLM at its best batch size: same strings, weights, dtype.
+"""Time from strings to log-likelihoods against lm-eval's HFLM at its best batch size: same strings, weights and dtype.
 
     python benchmarks/evaluate.py --shape stories260K|15m|135m [--only arc_challenge@25,...] [--rows N] [--quick]
 
@@ -6,6 +6,8 @@
 tokens) is scored at 0 shots. Beside each ratio stands the token bound: the tokens that HFLM runs, padding not counted
 and equal inputs once, over ours. ARC and HellaSwag shots are drawn for each row as lm-eval draws them, so they share
 nothing across rows; `+fixed` gives all rows the same shots, on both sides. MMLU rows are those of one subject.
+
+Seconds are CPU seconds of the process, which other work on the machine does not stretch; `wall_ratio` stands beside.
 
 A full run adds its cells to benchmarks/results/DATE-evaluate.json, so that a campaign can be cut into calls. Prints one
 JSON object as its last line, over all cells of the file.
@@ -70,11 +72,12 @@ def requests_of(cell: str, rows: int) -> tuple[list[Any], list[tuple[str, list[s
     return found, [(item.prompt, [f" {o}" for o in item.options]) for _, item in found]
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
+    """CPU seconds of this process, seconds on the wall, and what `work` gives."""
     gc.collect()
-    started = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     found = work()
-    return time.perf_counter() - started, found
+    return time.process_time() - cpu, time.perf_counter() - wall, found
 
 
 def ours(scorer: Any, tokenizer: Any, requests: Any) -> list[Any]:
@@ -151,10 +154,12 @@ def measure(cell: str, rows: int, model: Any, tokenizer: Any, room: int, repeats
     scorer = Scorer(model, max_length=room)
     ours(scorer, tokenizer, requests[:2])  # warms up and, once a model, checks that sharing changes nothing
     times: list[tuple[float, float]] = []
+    walls: list[tuple[float, float]] = []
     for _ in range(repeats):
-        mine_s, scored = timed(lambda: ours(scorer, tokenizer, requests))
-        peer_s, answers = timed(lambda: peer(requests, size))
+        mine_s, mine_wall, scored = timed(lambda: ours(scorer, tokenizer, requests))
+        peer_s, peer_wall, answers = timed(lambda: peer(requests, size))
         times.append((mine_s, peer_s))
+        walls.append((mine_wall, peer_wall))
     flat = iter(answers)
     theirs = [[next(flat)[0] for _ in row] for row in scored]
     mine = [[s.logprob for s in row] for row in scored]
@@ -167,6 +172,7 @@ def measure(cell: str, rows: int, model: Any, tokenizer: Any, room: int, repeats
         "token_bound": round(tokens / scorer.computed, 2), "tokens": scorer.computed, "peer_tokens": tokens,
         "seconds": round(statistics.median(a for a, _ in times), 2), "repeats": repeats,
         "peer_seconds": round(statistics.median(b for _, b in times), 2), "peer_batch": size,
+        "wall_ratio": round(statistics.median(b / a for a, b in walls), 2),
         "peer_batches_tried": {str(k): round(v, 2) for k, v in sizes.items()}, "tree": scorer.tree,
         "largest_gap": max(abs(a - b) for x, y in zip(mine, theirs, strict=True) for a, b in zip(x, y, strict=True)),
         "flips": flips, "ties": ties,
@@ -196,7 +202,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cells such as arc_challenge@25, separated by commas")
     parser.add_argument("--rows", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--quick", action="store_true", help="a few rows, nothing is written")
     asked = parser.parse_args()
