@@ -20,6 +20,7 @@ def _number(value: Any, form: str = ".4f") -> str:
 def score_lines(scores: Sequence[Entry]) -> list[str]:
     """A line a score: value, interval, chance, the best trivial baseline, n, and what could be detected."""
     lines = [f"{'task':<24} {'metric':<14} {'value':>8} {'95 % interval':>19} {'chance':>8} {'trivial':>8} {'n':>7}"]
+    before = ""
     for s in scores:
         interval = f"[{_number(s['low'])}, {_number(s['high'])}]"
         trivial = max((s.get("baselines") or {}).values(), default=None)
@@ -31,6 +32,9 @@ def score_lines(scores: Sequence[Entry]) -> list[str]:
             lines += _wrapped(f"{'':<24} {spread_text(s)}")
         if s.get("detectable") is not None:
             lines.append(f"{'':<24} detects differences of {100 * s['detectable']:.1f} points between models")
+        if s.get("note") and s["note"] != before:
+            lines += _wrapped(f"{'':<24} {s['note']}")
+        before = s.get("note", "")
     return lines
 
 
