@@ -9,10 +9,11 @@ import pytest
 import torch
 from tests.recipe.tiny import tiny_model
 
-from tuneloop.train.attention import NAME, packed, plan, register, runs, why_not
+from tuneloop.train.attention import NAME, packed, register, why_not
 from tuneloop.train.batch import Item, pack, pad, plan_steps
 from tuneloop.train.objectives.sft import sft
-from tuneloop.train.objectives.tokens import token_losses
+from tuneloop.train.objectives.tokens import token_log_probs
+from tuneloop.train.places import plan, runs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -69,7 +70,7 @@ def test_loss_is_that_of_a_plain_computation() -> None:
             -scores[i, row.input_ids[i + 1]].item() for i in range(len(row.input_ids) - 1) if row.trained[i + 1]
         ]
     model.set_attn_implementation(NAME)
-    found = token_losses(model, pack(rows, CPU))
+    found = -token_log_probs(model, pack(rows, CPU))
     assert torch.allclose(found, torch.tensor(expected), rtol=1e-5, atol=1e-5)
 
 
@@ -77,10 +78,10 @@ def test_no_example_sees_another() -> None:
     register()
     model, rows = tiny_model("gqa"), items()
     model.set_attn_implementation(NAME)
-    before = token_losses(model, pack(rows, CPU))
+    before = token_log_probs(model, pack(rows, CPU))
     rows[2].input_ids[:] = [(i + 1) % 64 for i in rows[2].input_ids]
     layout = pack(rows, CPU)
-    after = token_losses(model, layout)
+    after = token_log_probs(model, layout)
     other = layout.owner != 2
     assert torch.equal(before[other], after[other])
     assert not torch.equal(before[~other], after[~other])
@@ -92,9 +93,9 @@ def test_a_wrong_layout_would_be_seen() -> None:
     model, rows = tiny_model(), items()
     model.set_attn_implementation(NAME)
     layout = pack(rows, CPU)
-    right = token_losses(model, layout)
+    right = token_log_probs(model, layout)
     layout.texts = [range(layout.input_ids.shape[1])]
-    assert not torch.allclose(right, token_losses(model, layout), rtol=1e-3)
+    assert not torch.allclose(right, token_log_probs(model, layout), rtol=1e-3)
 
 
 def test_groups_cover_the_row_once() -> None:

@@ -12,82 +12,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from tuneloop.train.places import Group, Plan, plan, spread
+from tuneloop.train.products import products
+
 NAME = "tuneloop"
+# Above this many tokens the scores of a text are too large to stand in memory whole.
+PRODUCTS_UP_TO = 1024
 # Features that some models hand to their attention function and that this one does not know.
 UNKNOWN = ("softcap", "s_aux", "position_bias", "sliding_window")
 
 
-@dataclass(slots=True)
-class Group:
-    """`count` texts laid out `width` tokens wide.
-
-    `spread` (count * width,) says which token of the packed row fills each place; None when the places are the
-    tokens [start, start + count * width).
-    """
-
-    start: int
-    count: int
-    width: int
-    spread: torch.Tensor | None
-
-
-@dataclass(slots=True)
-class Plan:
-    """The groups, and `collect` (T,): where in their joined places each token's result stands (None: in order)."""
-
-    groups: list[Group]
-    collect: torch.Tensor | None
-
-
 _layout: ContextVar[Plan | None] = ContextVar("tuneloop_layout", default=None)
-
-
-def runs(lengths: list[int]) -> list[Sequence[int]]:
-    """Texts of these lengths end to end."""
-    ends = list(accumulate(lengths))
-    return [range(end - length, end) for end, length in zip(ends, lengths, strict=True)]
-
-
-def plan(texts: Sequence[Sequence[int]], device: str = "cpu") -> Plan:
-    """Neighbouring texts share a group while the longest is at most a quarter (or 8 tokens) above the shortest.
-
-    A token that several texts share is taken from the first of them: before it they are the same.
-    """
-    lengths = [len(text) for text in texts]
-    groups: list[Group] = []
-    where: dict[int, int] = {}
-    first = offset = 0
-    for i in range(1, len(texts) + 1):
-        inside = lengths[first : i + 1]
-        if i < len(texts) and max(inside) <= max(min(inside) * 1.25, min(inside) + 8):
-            continue
-        groups.append(_group(texts[first:i], offset, where, device))
-        offset += groups[-1].count * groups[-1].width
-        first = i
-    total = max(where) + 1 if where else 0
-    collect = [where[token] for token in range(total)]
-    in_order = offset == total and collect == list(range(total))
-    return Plan(groups, None if in_order else torch.tensor(collect, device=device))
-
-
-def _group(texts: Sequence[Sequence[int]], offset: int, where: dict[int, int], device: str) -> Group:
-    """Notes in `where` at which place of all groups each token stands."""
-    width = max(map(len, texts))
-    spread: list[int] = []
-    for row, text in enumerate(texts):
-        for place, token in enumerate(text):
-            where.setdefault(token, offset + row * width + place)
-        spread += [*text, *[text[-1]] * (width - len(text))]
-    start = texts[0][0]
-    plain = spread == list(range(start, start + len(spread)))
-    return Group(start, len(texts), width, None if plain else torch.tensor(spread, device=device))
 
 
 @contextmanager
@@ -111,6 +51,7 @@ def _laid(found: Plan | None) -> Iterator[None]:
         _layout.reset(token)
 
 
+@torch.compiler.disable
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -129,10 +70,12 @@ def packed_attention(
     if known:
         raise ValueError(f"packed attention does not know {', '.join(known)}")
     layout = _layout.get() or Plan([Group(0, 1, query.shape[2], None)], None)
-    if key.shape[1] != query.shape[1]:
-        repeats = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     heads = [x[0].transpose(0, 1) for x in (query, key, value)]
+    if query.device.type == "cpu" and not dropout and max(g.width for g in layout.groups) <= PRODUCTS_UP_TO:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return products(heads[0], heads[1], heads[2], layout, scale)[None], None
+    repeats = query.shape[1] // key.shape[1]
+    heads[1:] = [x.repeat_interleave(repeats, 1) for x in heads[1:]] if repeats > 1 else heads[1:]
     parts = [_attend(group, heads, scaling, dropout) for group in layout.groups]
     joined = parts[0] if len(parts) == 1 else torch.cat(parts)
     return (joined if layout.collect is None else joined.index_select(0, layout.collect))[None], None
@@ -140,13 +83,9 @@ def packed_attention(
 
 def _attend(group: Group, heads: list[torch.Tensor], scaling: float | None, dropout: float) -> torch.Tensor:
     """(count * width, H, D): the places of one group."""
-    laid = []
-    places = group.count * group.width
-    for x in heads:
-        part = x[group.start : group.start + places] if group.spread is None else x.index_select(0, group.spread)
-        laid.append(part.reshape(group.count, group.width, *x.shape[1:]).transpose(1, 2))
+    laid = [spread(x, group).transpose(1, 2) for x in heads]
     out = scaled_dot_product_attention(laid[0], laid[1], laid[2], is_causal=True, scale=scaling, dropout_p=dropout)
-    return out.transpose(1, 2).reshape(places, out.shape[1], out.shape[3])
+    return out.transpose(1, 2).flatten(0, 1)
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

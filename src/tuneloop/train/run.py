@@ -28,7 +28,7 @@ from tuneloop.records import read_examples
 from tuneloop.store import require_run, write_table, write_text
 from tuneloop.train import guards
 from tuneloop.train.activations import keeping, recompute
-from tuneloop.train.attention import NAME, packed, register, runs, why_not
+from tuneloop.train.attention import NAME, packed, register, why_not
 from tuneloop.train.batch import Item, load_items, targets
 from tuneloop.train.distributed import (
     World,
@@ -44,6 +44,7 @@ from tuneloop.train.launch import launch
 from tuneloop.train.loop import Told, fit
 from tuneloop.train.objectives import build
 from tuneloop.train.optim import auto_rate
+from tuneloop.train.places import runs
 from tuneloop.train.state import State, Trainer
 from tuneloop.train.watch import prepare as prepare_watch
 

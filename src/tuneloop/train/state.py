@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,3 +74,8 @@ class Trainer:
     def layout(self, part: list[Item]) -> Layout:
         device = self.model.device
         return pack(part, device) if self.packing else pad(part, self.pad_id, device)
+
+    def passes(self, items: list[Item]) -> Iterator[tuple[list[Item], Layout]]:
+        """The parts with their layouts, each made when it is asked for."""
+        for part in self.parts(items):
+            yield part, self.layout(part)

@@ -44,7 +44,7 @@ def take_step(t: Trainer, optimizer: Optimizer, state: State, items: list[Item],
 def backward(t: Trainer, optimizer: Optimizer, items: list[Item]) -> list[tuple[list[Item], Outcome]]:
     """Adds the gradient of the step to the weights; the outcome of each forward pass, on the device."""
     if t.objective.note:
-        t.objective.note(t.model, t.parts(items))
+        t.objective.note(t.model, items, t.passes)
     mass = t.objective.mass(items)
     passes, empty = t.mine(items)
     outcomes = []
@@ -114,7 +114,7 @@ def valid_loss(t: Trainer) -> float:
     """The objective over the valid split, each process a share of it."""
     t.model.eval()
     if t.objective.note:
-        t.objective.note(t.model, t.parts(t.valid))
+        t.objective.note(t.model, t.valid, t.passes)
     passes, empty = t.mine(t.valid)
     total = 0.0
     for part in passes:

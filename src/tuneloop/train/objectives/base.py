@@ -25,14 +25,16 @@ class Outcome:
 class Objective:
     """A loss. The gradient of a step is that of the sum of all totals over `mass` of all its examples.
 
-    So neither accumulation, packing nor ranks change it. `note`, if any, gets all examples of a step before its
-    passes, for what depends on the whole step.
+    So neither accumulation, packing nor ranks change it. `before`, if any, gets all examples before the first step (on
+    the untouched weights, also when a run goes on), `note` all examples of a step before its passes; their last
+    argument lays examples out in forward passes.
     """
 
     name: str
     outcome: Callable[[Any, Layout, list[Item]], Outcome]
     mass: Callable[[list[Item]], float]
-    note: Callable[[Any, list[list[Item]]], None] | None = None
+    note: Callable[[Any, list[Item], Any], None] | None = None
+    before: Callable[[Any, list[Item], Any], None] | None = None
 
 
 def trained_tokens(items: list[Item]) -> float:

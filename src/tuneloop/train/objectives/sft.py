@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,16 +10,17 @@ import torch
 from tuneloop.train.batch import Item, Layout
 from tuneloop.train.objectives.base import Objective, Outcome, trained_tokens, weights
 from tuneloop.train.objectives.tokens import token_losses
+from tuneloop.train.project import Shape
 
 
-def sft() -> Objective:
-    return Objective("sft", _outcome, trained_tokens)
+def sft(label_smoothing: float = 0.0, z_loss: float = 0.0) -> Objective:
+    return Objective("sft", partial(_outcome, Shape(label_smoothing, z_loss)), trained_tokens)
 
 
-def _outcome(model: Any, layout: Layout, items: list[Item]) -> Outcome:
-    losses = token_losses(model, layout)
-    total = (losses * weights(items, losses)[layout.owner]).sum()
-    return Outcome(total, row_means(losses.detach(), layout.owner, len(items)))
+def _outcome(shape: Shape, model: Any, layout: Layout, items: list[Item]) -> Outcome:
+    scale = weights(items, layout.source)[layout.owner]
+    total, losses = token_losses(model, layout, scale, shape)
+    return Outcome(total, row_means(losses, layout.owner, len(items)))
 
 
 def row_means(losses: torch.Tensor, owner: torch.Tensor, count: int) -> torch.Tensor:
