@@ -10,7 +10,8 @@ import torch
 from tests.recipe.tiny import tiny_model
 
 from tuneloop.train.attention import NAME, packed, register, why_not
-from tuneloop.train.batch import Item, pack, pad, plan_steps
+from tuneloop.train.batch import Item, pack, pad
+from tuneloop.train.items import plan_steps
 from tuneloop.train.objectives.sft import sft
 from tuneloop.train.objectives.tokens import token_log_probs
 from tuneloop.train.places import plan, runs

@@ -15,24 +15,49 @@ AUTO = ("learning_rate", "per_device_train_batch_size", "gradient_accumulation_s
 
 class TrainConfig(Section):
     method: Literal["lora", "full"] = "lora"
+    objective: Literal["sft", "dpo", "orpo", "simpo", "kto", "reward", "distill"] = "sft"
+    beta: float = Field(0.1, gt=0, description="dpo, kto: pull to the reference; orpo, simpo: weight of the preference")
+    simpo_gamma: float = Field(0.5, ge=0, description="margin between chosen and rejected")
+    desirable_weight: float = Field(1.0, ge=0)
+    undesirable_weight: float = Field(1.0, ge=0)
+    center_rewards_coefficient: float = Field(0.0, ge=0)
+    teacher: str | None = Field(None, description="folder or hub name of the model that distill learns from")
+    distill_beta: float = Field(0.0, ge=0, le=1, description="0: forward KL, 1: reverse KL, between: JSD")
+    distill_temperature: float = Field(1.0, gt=0)
+    label_smoothing_factor: float = Field(0.0, ge=0, lt=0.5)
+    z_loss: float = Field(0.0, ge=0, description="weight of the squared log-normaliser")
     # None: chosen by method and printed with its reason.
     learning_rate: float | None = Field(None, gt=0)
     num_train_epochs: float = Field(3.0, gt=0)
     max_steps: int | None = Field(None, ge=1)
     per_device_train_batch_size: int = Field(16, ge=1, description="examples in one forward pass")
     gradient_accumulation_steps: int = Field(1, ge=1)
+    batch_tokens: int | None = Field(None, ge=8, description="a step holds examples up to so many tokens instead")
     packing: bool = True
     max_length: int | None = Field(None, ge=8, description="tokens; longer examples are dropped aloud")
     lora_r: int = Field(16, ge=1)
     lora_alpha: int = Field(32, ge=1)
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     lora_target_modules: str | list[str] = "all-linear"
+    use_rslora: bool = Field(False, description="scales by alpha / sqrt(r)")
+    use_dora: bool = Field(False, description="magnitude and direction apart")
+    loraplus_lr_ratio: float = Field(1.0, gt=0, description="learning rate of B over that of A (LoRA+: 16)")
+    load_in_4bit: bool = Field(False, description="QLoRA: the base in NF4 (needs bitsandbytes)")
+    freeze: list[str] = Field(default_factory=list, description="weights that stay, as patterns: model.layers.[0-5].*")
+    neftune_noise_alpha: float = Field(0.0, ge=0, description="noise on embeddings while training")
+    lr_groups: dict[str, float] = Field(default_factory=dict, description="pattern of names: factor on the rate")
+    optim: Literal["adamw", "adamw_8bit", "muon", "schedule_free", "adafactor"] = "adamw"
+    bf16_update: Literal["master", "stochastic"] = Field(
+        "master", description="bfloat16 weights: float32 masters, or stochastic rounding"
+    )
+    torch_compile: bool | None = Field(None, description="None: where it saves more time than it takes")
     weight_decay: float = Field(0.0, ge=0)
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     adam_beta2: float = Field(0.999, ge=0, lt=1)
     adam_epsilon: float = Field(1e-8, gt=0)
     max_grad_norm: float = Field(1.0, ge=0, description="0 turns clipping off")
-    lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "warmup_stable_decay"] = "cosine"
+    lr_decay_ratio: float = Field(0.2, gt=0, le=1, description="share of the steps in which warmup_stable_decay falls")
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
     eval_steps: int | None = Field(None, ge=1, description="None: once an epoch")
     save_steps: int | None = Field(None, ge=1, description="None: once an epoch")
@@ -82,7 +107,22 @@ class TrainConfig(Section):
             )
         if value.get("report_to") in ("none", None):
             value.pop("report_to", None)
-        for key in ("report_to", "eval_tasks"):
+        optim = {"adamw_torch": "adamw", "adamw_torch_fused": "adamw", "schedule_free_adamw": "schedule_free"}
+        optim |= {"adamw_bnb_8bit": "adamw_8bit"}
+        if isinstance(value.get("optim"), str):
+            value["optim"] = optim.get(value["optim"], value["optim"])
+        if value.get("lr_scheduler_type") == "wsd":
+            value["lr_scheduler_type"] = "warmup_stable_decay"
+        for key in ("report_to", "eval_tasks", "freeze"):
             if isinstance(value.get(key), str):
                 value[key] = value[key].split(",")
         return value
+
+    @model_validator(mode="after")
+    def _together(self) -> TrainConfig:
+        """What cannot stand together."""
+        if (self.teacher is None) == (self.objective == "distill"):
+            raise ValueError("objective distill needs a teacher, and nothing else takes one")
+        if self.load_in_4bit and self.method != "lora":
+            raise ValueError("load_in_4bit trains an adapter: method must be lora")
+        return self

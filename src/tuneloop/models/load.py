@@ -122,18 +122,31 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
 
 
 def load_model(
-    name: str, *, dtype: str = "auto", device: str = "auto", attention: str = "sdpa", revision: str | None = None
+    name: str,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    attention: str = "sdpa",
+    revision: str | None = None,
+    kind: str = "causal",
+    load_in_4bit: bool = False,
 ) -> Any:
     """A causal language model in eval mode; a folder with an adapter is loaded over its base.
 
-    Only safetensors, never remote code. Raises PrerequisiteError 201-204 and 207-209.
+    `kind` "reward": a classifier with one label over the same decoder. `load_in_4bit`: linear layers in NF4.
+    Only safetensors, never remote code. Raises PrerequisiteError 201-204, 207-209 and 265.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     target = Path(locate(name))
     chosen = torch.device(pick_device(device))
     settings = {"dtype": pick_dtype(dtype, chosen.type), "attn_implementation": attention, "use_safetensors": True}
+    if load_in_4bit:
+        settings |= _four_bits(settings["dtype"], chosen)
+    loader: Any = AutoModelForCausalLM
+    if kind == "reward":
+        loader, settings["num_labels"] = AutoModelForSequenceClassification, 1
     if target.is_dir():
         _check(target)
         if (target / "adapter_config.json").is_file():
@@ -142,9 +155,29 @@ def load_model(
             base = _base_of(target)
             if Path(locate(base)).is_dir():
                 _check(Path(locate(base)))
-            model = _pretrained(AutoModelForCausalLM, base, **settings)
+            model = _pretrained(loader, base, **settings)
             return PeftModel.from_pretrained(model, str(target)).to(chosen).eval()
-    return _pretrained(AutoModelForCausalLM, name, revision=revision or "main", **settings).to(chosen).eval()
+    return _pretrained(loader, name, revision=revision or "main", **settings).to(chosen).eval()
+
+
+def _four_bits(dtype: Any, device: Any) -> dict[str, Any]:
+    """NF4 with quantised constants (Dettmers et al. 2023)."""
+    import importlib.util
+
+    if device.type == "mps" or importlib.util.find_spec("bitsandbytes") is None:
+        raise PrerequisiteError(
+            265,
+            f"4-bit weights do not run here ({'on ' + device.type if device.type == 'mps' else 'no bitsandbytes'})",
+            where="train.load_in_4bit",
+            expected="a CPU or a CUDA device, and the package bitsandbytes",
+            cure="pip install bitsandbytes, or --set train.load_in_4bit=false",
+        )
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    return {"quantization_config": settings, "device_map": {"": str(device)}}
 
 
 def load_random(config: str | Path, *, seed: int = 0) -> Any:

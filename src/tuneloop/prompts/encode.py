@@ -44,6 +44,27 @@ def encode(example: Example, tokenizer: Any, *, max_length: int | None = None) -
     return found
 
 
+def encode_pair(example: Example, tokenizer: Any) -> tuple[Encoded, Encoded]:
+    """The chosen and the rejected text of a preference example; only the answers' tokens are trained.
+
+    Raises as `encode`.
+    """
+    if example.messages is None:
+        return (
+            _raw(example.prompt or "", str(example.chosen or ""), tokenizer),
+            _raw(example.prompt or "", str(example.rejected or ""), tokenizer),
+        )
+    asked = [{**m, "weight": 0} if m.get("role") == "assistant" else m for m in example.messages]
+    return (
+        _conversation([*asked, *_turns(example.chosen)], tokenizer),
+        _conversation([*asked, *_turns(example.rejected)], tokenizer),
+    )
+
+
+def _turns(answer: list[Message] | str | None) -> list[Message]:
+    return answer if isinstance(answer, list) else [{"role": "assistant", "content": answer or ""}]
+
+
 def _raw(prompt: str, trained: str, tokenizer: Any) -> Encoded:
     if tokenizer.eos_token_id is None:
         raise UsageError(125, "the tokenizer has no end token", where="model.name", cure="add eos_token to its config")

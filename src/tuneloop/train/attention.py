@@ -51,7 +51,7 @@ def _laid(found: Plan | None) -> Iterator[None]:
         _layout.reset(token)
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -86,6 +86,14 @@ def _attend(group: Group, heads: list[torch.Tensor], scaling: float | None, drop
     laid = [spread(x, group).transpose(1, 2) for x in heads]
     out = scaled_dot_product_attention(laid[0], laid[1], laid[2], is_causal=True, scale=scaling, dropout_p=dropout)
     return out.transpose(1, 2).flatten(0, 1)
+
+
+def text_lengths(tokens: int, device: torch.device) -> torch.Tensor:
+    """(tokens,) how long the text of each token of the packed row is."""
+    layout = _layout.get()
+    if layout is None:
+        return torch.full((tokens,), float(tokens), device=device)
+    return layout.lengths.to(device)
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

@@ -1,21 +1,11 @@
-"""Encoded examples, the order of steps, and how the examples of one step are laid out."""
+"""Encoded examples, and how those of one forward pass are laid out."""
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-
-from tuneloop.console import say
-from tuneloop.errors import DataError
-from tuneloop.prompts import encode
-from tuneloop.records import Example, read_examples
-from tuneloop.store import append_jsonl
 
 
 @dataclass(slots=True)
@@ -48,58 +38,6 @@ class Layout:
     source: torch.Tensor  # [N] flat index of the token that predicts
     target: torch.Tensor  # [N] the token to predict
     owner: torch.Tensor  # [N] which text of the pass it belongs to
-
-
-def load_items(data: Path, split: str, tokenizer: Any, max_length: int, dropped: Path) -> list[Item]:
-    """Encoded examples of a split. Too long or without a trained token: dropped aloud, listed in `dropped`."""
-    items, lost = [], 0
-    for example in read_examples(data, split):
-        item = _item(example, tokenizer)
-        reason = ""
-        if example.kind == "preference" or example.desirable is False:
-            reason = "no single good answer to imitate"
-        elif len(item.input_ids) > max_length:
-            reason = f"{len(item.input_ids)} tokens, more than max_length {max_length}"
-        elif not any(item.trained[1:]) or item.weight <= 0:
-            reason = "no trained token"
-        if reason:
-            lost += 1
-            append_jsonl(dropped, {"id": example.id, "split": split, "reason": reason, "source": example.source})
-            continue
-        items.append(item)
-    if lost:
-        say(f"{split}: {lost} of {lost + len(items)} examples dropped, reasons in {dropped}")
-    if split == "train" and not items:
-        raise DataError(
-            350,
-            "no example is left to train on",
-            where=str(data),
-            expected=f"examples of at most {max_length} tokens with at least one trained token",
-            cure=f"see {dropped}" if lost else "look at the rejected rows of the data folder",
-        )
-    return items
-
-
-def _item(example: Example, tokenizer: Any) -> Item:
-    found = encode(example, tokenizer)
-    return Item(example.id, found.input_ids, found.trained, example.weight)
-
-
-def plan_steps(count: int, batch: int, epochs: float, max_steps: int | None, seed: int) -> list[list[int]]:
-    """Indices of the examples of every step; a step never crosses an epoch, the last of an epoch may be smaller.
-
-    `max_steps` wins over `epochs`: it goes through the data as often as it needs.
-    The plan depends on its arguments alone, so a resumed run goes on where the step number says.
-    """
-    steps: list[list[int]] = []
-    if max_steps:
-        epochs = math.ceil(max_steps / math.ceil(count / batch))
-    for epoch in range(math.ceil(epochs)):
-        order = list(range(count))
-        random.Random(f"{seed}/{epoch}").shuffle(order)
-        order = order[: max(1, round(count * min(1.0, epochs - epoch)))]
-        steps += [order[i : i + batch] for i in range(0, len(order), batch)]
-    return steps[:max_steps]
 
 
 def texts(item: Item) -> list[Sequence[int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib.util
 import platform
 import shutil
 from collections.abc import Callable
@@ -40,11 +41,7 @@ def compiler(device: str) -> str:
     if device == "cpu":
         return "" if shutil.which("g++") or shutil.which("clang++") else "no C++ compiler (g++) on this machine"
     if device == "cuda":
-        try:
-            import triton  # noqa: F401
-        except ImportError:
-            return "triton is not installed"
-        return ""
+        return "" if importlib.util.find_spec("triton") else "triton is not installed"
     return f"not tried on {device}"
 
 

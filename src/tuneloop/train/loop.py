@@ -15,8 +15,8 @@ from tuneloop.console import progress, say, warn
 from tuneloop.errors import Interrupted
 from tuneloop.store import append_jsonl, read_jsonl, write_text
 from tuneloop.train import checkpoint
-from tuneloop.train.batch import plan_steps
 from tuneloop.train.guards import Explosion
+from tuneloop.train.items import plan_steps, plan_tokens
 from tuneloop.train.optim import Optimizer
 from tuneloop.train.state import State, Trainer
 from tuneloop.train.step import take_step, valid_loss
@@ -33,8 +33,10 @@ def fit(t: Trainer, told: Told | None = None) -> State:
     `told` gets every line of the log; what it raises ends the run, resumable.
     """
     config, world = t.config, t.world
-    plan = plan_steps(len(t.train), t.step_size, config.num_train_epochs, config.max_steps, config.seed)
-    per_epoch = math.ceil(len(t.train) / t.step_size)
+    plan = _plan(t)
+    per_epoch = max(1, round(len(plan) / max(1.0, config.num_train_epochs)))
+    if not config.batch_tokens:
+        per_epoch = math.ceil(len(t.train) / t.step_size)
     optimizer, state = Optimizer(t.model, config, t.rate), State()
     _resume(t, optimizer, state)
     explosion = Explosion(t.model.get_input_embeddings().weight.shape[0])
@@ -52,7 +54,8 @@ def fit(t: Trainer, told: Told | None = None) -> State:
             view.note(row, items)
             last = state.step == len(plan)
             if state.step % (config.eval_steps or per_epoch) == 0 or last:
-                row |= _evaluate(t, state)
+                with optimizer.settled():
+                    row |= _evaluate(t, state)
             if world.first:
                 append_jsonl(t.out / "log.jsonl", row)
                 track(row)
@@ -69,7 +72,17 @@ def fit(t: Trainer, told: Told | None = None) -> State:
     if _stale(config, state):
         say(f"stopped at step {state.step}: {config.metric_for_best_model} got no better in {state.stale} evaluations")
     _take_best(t, optimizer, state)
+    optimizer.settle()
     return state
+
+
+def _plan(t: Trainer) -> list[list[int]]:
+    """The examples of every step."""
+    config = t.config
+    if config.batch_tokens is None:
+        return plan_steps(len(t.train), t.step_size, config.num_train_epochs, config.max_steps, config.seed)
+    lengths = [len(item.input_ids) for item in t.train]
+    return plan_tokens(lengths, config.batch_tokens, config.num_train_epochs, config.max_steps, config.seed)
 
 
 def _stale(config: TrainConfig, state: State) -> bool:

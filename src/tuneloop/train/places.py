@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 import torch
@@ -34,6 +34,7 @@ class Plan:
     groups: list[Group]
     collect: torch.Tensor | None
     again: torch.Tensor | None = None
+    lengths: torch.Tensor = field(default_factory=lambda: torch.zeros(0))  # (T,) of the first text of each token
 
 
 def runs(lengths: list[int]) -> list[Sequence[int]]:
@@ -63,7 +64,10 @@ def plan(texts: Sequence[Sequence[int]], device: str = "cpu") -> Plan:
     collect = [where[token] for token in range(total)]
     in_order = offset == total and collect == list(range(total))
     order = None if in_order else torch.tensor(collect, device=device)
-    return Plan(groups, order, torch.tensor(again, device=device).t() if again else None)
+    own = torch.zeros(total)
+    for text in reversed(texts):
+        own[list(text)] = float(len(text))
+    return Plan(groups, order, torch.tensor(again, device=device).t() if again else None, own)
 
 
 def _group(

@@ -96,7 +96,7 @@ def _soften(
     aim = x.gather(1, target[:, None])
     rest = 1.0 - label_smoothing
     losses = level - rest * aim
-    slope = 1.0
+    slope = torch.ones_like(level)
     if label_smoothing:
         losses = losses - label_smoothing * x.mean(-1, keepdim=True)
     if z_loss:

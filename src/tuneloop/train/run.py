@@ -29,7 +29,7 @@ from tuneloop.store import require_run, write_table, write_text
 from tuneloop.train import guards
 from tuneloop.train.activations import keeping, recompute
 from tuneloop.train.attention import NAME, packed, register, why_not
-from tuneloop.train.batch import Item, load_items, targets
+from tuneloop.train.batch import Item, targets
 from tuneloop.train.distributed import (
     World,
     check_devices,
@@ -40,11 +40,15 @@ from tuneloop.train.distributed import (
     started_by_torchrun,
     whole_weights,
 )
+from tuneloop.train.fuse import keep_memory
+from tuneloop.train.items import load_items
 from tuneloop.train.launch import launch
 from tuneloop.train.loop import Told, fit
+from tuneloop.train.methods import adapter, freeze, noisy_embeddings
 from tuneloop.train.objectives import build
-from tuneloop.train.optim import auto_rate
+from tuneloop.train.objectives.distill import check_vocabulary
 from tuneloop.train.places import runs
+from tuneloop.train.schedule import auto_rate
 from tuneloop.train.state import State, Trainer
 from tuneloop.train.watch import prepare as prepare_watch
 
@@ -92,15 +96,20 @@ def _prepare(config: TrainConfig, model: ModelConfig, data: Path, out: Path, wor
     if model.template or any(e.messages for split in ("train", "valid") for e in read_examples(data, split)):
         apply_template(tokenizer, model.template)
     register()
+    keep_memory()
     network = _network(config, model, world)
     length = min(config.max_length or 10**9, context_length(network, tokenizer))
     packing = config.packing and _packs(network, length)
     dropped = out / "dropped.jsonl" if world.first else Path(os.devnull)
     if world.first:
         dropped.unlink(missing_ok=True)
-    items = {split: load_items(data, split, tokenizer, length, dropped) for split in ("train", "valid")}
+    items = {
+        split: load_items(data, split, tokenizer, length, dropped, config.objective) for split in ("train", "valid")
+    }
     if config.method == "lora" and not hasattr(network, "peft_config"):
-        network = _adapter(network, config)
+        network = adapter(network, config)
+    freeze(network, config.freeze)
+    noisy_embeddings(network, config.neftune_noise_alpha)
     usual, reason = auto_rate(config.method, network.num_parameters())
     if config.learning_rate is None:
         say(f"learning_rate {usual:g}: {reason}")
@@ -116,7 +125,11 @@ def _prepare(config: TrainConfig, model: ModelConfig, data: Path, out: Path, wor
     if world.size > 1:
         torch.manual_seed(config.seed * 1009 + world.rank)  # dropout differs between processes
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    trainer = Trainer(network, config, items["train"], items["valid"], out, rate, packing, pad_id, build(config), world)
+    objective = build(config, _teacher(config, network))
+    trainer = Trainer(network, config, items["train"], items["valid"], out, rate, packing, pad_id, objective, world)
+    if objective.before:
+        for split in ("train", "valid"):
+            objective.before(network, items[split], trainer.passes)
     trainer.watch = prepare_watch(config, tokenizer, data)
     trainer.keeping = keeping(network, config)
     return trainer, tokenizer
@@ -133,7 +146,10 @@ def _network(config: TrainConfig, model: ModelConfig, world: World) -> Any:
     """
     dtype = "float32" if world.sharded else model.dtype if config.dtype == "auto" else config.dtype
     device = model.device if config.device == "auto" else config.device
-    network = load_model(model.adapter or model.name, dtype=dtype, device=device)
+    kind = "reward" if config.objective == "reward" else "causal"
+    network = load_model(
+        model.adapter or model.name, dtype=dtype, device=device, kind=kind, load_in_4bit=config.load_in_4bit
+    )
     if not hasattr(network, "peft_config"):
         return network
     if config.method == "full":
@@ -151,6 +167,18 @@ def _network(config: TrainConfig, model: ModelConfig, world: World) -> Any:
     return network
 
 
+def _teacher(config: TrainConfig, network: Any) -> Any:
+    """The model that distillation learns from, on the same device; None elsewhere."""
+    if config.teacher is None:
+        return None
+    found = load_model(config.teacher, dtype=str(network.dtype).removeprefix("torch."), device=network.device.type)
+    check_vocabulary(network, found, config.teacher)
+    found.requires_grad_(False)
+    if network.config._attn_implementation == NAME:
+        found.set_attn_implementation(NAME)
+    return found
+
+
 def _packs(network: Any, length: int) -> bool:
     """Turns packing on if the model may be packed and then gives the same scores as one example alone."""
     before = network.config._attn_implementation
@@ -165,36 +193,21 @@ def _packs(network: Any, length: int) -> bool:
 
 @torch.no_grad()
 def _differs(network: Any, width: int) -> str:
-    """Two short rows alone and packed; leaves the packed attention on. Empty when the logits agree."""
+    """Two short rows alone and packed; leaves the packed attention on. Empty when the results agree."""
     spread = torch.arange(2 * width, device=network.device) * 7 + 3
     rows = spread.remainder(network.get_input_embeddings().num_embeddings).split([width, width])
-    alone = torch.cat([network(input_ids=row[None], use_cache=False).logits[0] for row in rows])
+    decoder = getattr(network, network.base_model_prefix, network)
+    alone = torch.cat([decoder(input_ids=row[None], use_cache=False)[0][0] for row in rows])
     try:
         network.set_attn_implementation(NAME)
         positions = torch.arange(width, device=network.device).repeat(2)[None]
         with packed(runs([width, width]), network.device):
-            together = network(input_ids=torch.cat(rows)[None], position_ids=positions, use_cache=False).logits[0]
+            together = decoder(input_ids=torch.cat(rows)[None], position_ids=positions, use_cache=False)[0][0]
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         return f"its layers refuse it ({error})"
     gap = (alone - together).float().norm() / alone.float().norm()
     bound = 1e-4 if alone.dtype == torch.float32 else 3e-2
     return "" if gap < bound else f"a packed example scores otherwise than alone (relative difference {gap:.1e})"
-
-
-def _adapter(network: Any, config: TrainConfig) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    settings = LoraConfig(
-        r=config.lora_r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=config.lora_target_modules,
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return get_peft_model(network, settings)
-    except ValueError as error:
-        raise UsageError(240, f"no adapter fits: {error}", where="train.lora_target_modules") from error
 
 
 def _share(items: list[Item]) -> float:

@@ -11,7 +11,8 @@ import torch
 from tuneloop.errors import DataError
 from tuneloop.train.batch import Item, targets
 from tuneloop.train.objectives import Outcome
-from tuneloop.train.optim import Optimizer, factor
+from tuneloop.train.optim import Optimizer
+from tuneloop.train.schedule import factor
 from tuneloop.train.state import State, Trainer
 
 
@@ -52,14 +53,12 @@ def backward(t: Trainer, optimizer: Optimizer, items: list[Item]) -> list[tuple[
         with t.keeping():
             outcome = t.objective.outcome(t.model, t.layout(part), part)
         (outcome.total / mass).backward()
-        optimizer.gather()
         outcome.total = outcome.total.detach()
         outcomes.append((part, outcome))
     for _ in range(empty):
         # The other processes make one pass more, and shards are gathered in every pass.
         outcome = t.objective.outcome(t.model, t.layout(items[:1]), items[:1])
         (outcome.total * 0).backward()
-        optimizer.gather()
         outcomes.append(([], _nothing(outcome)))
     return outcomes
 

@@ -16,7 +16,7 @@ from tuneloop.train.project import summed
 
 
 def distill(teacher: Any, beta: float, temperature: float) -> Objective:
-    """`beta` 0: KL(teacher || student); 1: KL(student || teacher); between: the generalised Jensen-Shannon divergence."""
+    """`beta` 0: KL(teacher || student); 1: KL(student || teacher); between: generalised Jensen-Shannon divergence."""
 
     def outcome(model: Any, layout: Layout, items: list[Item]) -> Outcome:
         with torch.no_grad():
@@ -48,11 +48,11 @@ def divergence(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> tor
 
 
 def check_vocabulary(student: Any, teacher: Any, name: str) -> None:
-    """Raises UsageError 260 where the two do not score the same tokens."""
+    """Raises UsageError 266 where the two do not score the same tokens."""
     ours, theirs = (m.get_output_embeddings().weight.shape[0] for m in (student, teacher))
     if ours != theirs:
         raise UsageError(
-            260,
+            266,
             f"the teacher scores {theirs} tokens, the student {ours}",
             where=f"train.teacher ({name})",
             expected="a teacher with the student's tokenizer and vocabulary",
