@@ -18,6 +18,7 @@ from tuneloop.train import checkpoint
 from tuneloop.train.guards import Explosion
 from tuneloop.train.items import plan_steps, plan_tokens
 from tuneloop.train.optim import Optimizer
+from tuneloop.train.quicken import quicken
 from tuneloop.train.state import State, Trainer
 from tuneloop.train.step import take_step, valid_loss
 from tuneloop.train.trackers import trackers
@@ -37,6 +38,7 @@ def fit(t: Trainer, told: Told | None = None) -> State:
     per_epoch = max(1, round(len(plan) / max(1.0, config.num_train_epochs)))
     if not config.batch_tokens:
         per_epoch = math.ceil(len(t.train) / t.step_size)
+    quicken(t, plan)
     optimizer, state = Optimizer(t.model, config, t.rate), State()
     _resume(t, optimizer, state)
     explosion = Explosion(t.model.get_input_embeddings().weight.shape[0])
