@@ -27,6 +27,8 @@ def tiny_model(kind: str = "llama", seed: int = 0) -> Any:
     }
     configs = {
         "llama": lambda: LlamaConfig(**shape, num_key_value_heads=4),
+        # As wide as the blocks that 4-bit weights are made of.
+        "wide": lambda: LlamaConfig(**{**shape, "hidden_size": 64, "intermediate_size": 128}),
         "gqa": lambda: LlamaConfig(**shape, num_key_value_heads=2),
         "qwen2": lambda: Qwen2Config(**shape, num_key_value_heads=2),
         "neox": lambda: GPTNeoXConfig(**shape),
