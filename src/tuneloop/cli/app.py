@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tuneloop.cli import analyze, chat, compare, data, evaluate, generate, power, report, run, scores, train
+from tuneloop.cli import analyze, chat, compare, data, evaluate, generate, plan, power, report, run, scores, train
 
 app = typer.Typer(
     help="Fine-tune a language model and prove that it got better.",
@@ -17,6 +17,7 @@ app.command()(run.demo)
 app.command()(run.run)
 app.command()(data.data)
 app.command()(generate.generate)
+app.command()(plan.plan)
 app.command()(train.train)
 app.command(name="eval")(evaluate.evaluate)
 app.command()(compare.compare)

@@ -27,7 +27,7 @@ def recompute(network: Any, config: TrainConfig) -> None:
     try:
         # The layout of packed rows is known while the forward pass runs, so it is carried over to the second one.
         settings = {"use_reentrant": False, "context_fn": same_layout}
-        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
+        _enable(network, settings)
     except ValueError as error:
         raise UsageError(
             249,
@@ -40,6 +40,14 @@ def recompute(network: Any, config: TrainConfig) -> None:
     for layer in kept:
         layer.gradient_checkpointing = False
     say(f"activations: {len(layers) - len(kept)} of {len(layers)} layers are computed again in the backward pass")
+
+
+def _enable(network: Any, settings: dict[str, Any]) -> None:
+    """Under its name from transformers 5.20 or so on, or the older one."""
+    if hasattr(network, "activation_checkpointing_enable"):
+        network.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)
+    else:
+        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
 
 
 def _is_stack(module: Any) -> bool:

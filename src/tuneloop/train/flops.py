@@ -44,6 +44,16 @@ def cost_of(network: Any) -> Cost:
     return Cost(token, trained, 6.0 * width * int(config.num_hidden_layers))
 
 
+def shape_cost(shape: Any, method: str) -> Cost:
+    """The cost of a model of this shape without its weights; `method` says whether they are trained."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(shape)
+    network.requires_grad_(method == "full")
+    return cost_of(network)
+
+
 def _operations(weight: torch.Tensor) -> float:
     return weight.numel() * (6.0 if weight.requires_grad else 4.0)
 

@@ -81,7 +81,7 @@ def train(
         if run.state == "done":
             say(f"{out}: finished before, skipped")
             return out
-        trainer, tokenizer = _prepare(config, model, data, out, world)
+        trainer, tokenizer = prepare(config, model, data, out, world)
         state = fit(trainer, told)
         found = _save(trainer, tokenizer, model, state, out)
         if world.first:
@@ -90,7 +90,7 @@ def train(
     return out
 
 
-def _prepare(config: TrainConfig, model: ModelConfig, data: Path, out: Path, world: World) -> tuple[Trainer, Any]:
+def prepare(config: TrainConfig, model: ModelConfig, data: Path, out: Path, world: World) -> tuple[Trainer, Any]:
     torch.manual_seed(config.seed)
     tokenizer = load_tokenizer(model.name)
     if model.template or any(e.messages for split in ("train", "valid") for e in read_examples(data, split)):
