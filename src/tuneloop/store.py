@@ -30,6 +30,8 @@ KEYLESS = {
     "save_steps",
     "save_total_limit",
     "devices",
+    "jobs",
+    "trials",
     "parallel",
     "max_restarts",
     "gradient_checkpointing",

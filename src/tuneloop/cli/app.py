@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from tuneloop.cli import analyze, chat, compare, data, evaluate, generate, plan, power, report, run, scores, train
+from tuneloop.cli import (
+    analyze,
+    chat,
+    compare,
+    data,
+    evaluate,
+    generate,
+    plan,
+    power,
+    report,
+    run,
+    scores,
+    sweep,
+    train,
+)
 
 app = typer.Typer(
     help="Fine-tune a language model and prove that it got better.",
@@ -19,6 +33,7 @@ app.command()(data.data)
 app.command()(generate.generate)
 app.command()(plan.plan)
 app.command()(train.train)
+app.command()(sweep.sweep)
 app.command(name="eval")(evaluate.evaluate)
 app.command()(compare.compare)
 app.add_typer(scores.app, name="scores")

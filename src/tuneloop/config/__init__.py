@@ -11,6 +11,7 @@ from tuneloop.config.load import Loaded, load
 from tuneloop.config.loop import LoopConfig
 from tuneloop.config.model import ModelConfig
 from tuneloop.config.report import ReportConfig
+from tuneloop.config.sweep import SweepConfig
 from tuneloop.config.train import TrainConfig
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ModelConfig",
     "Prices",
     "ReportConfig",
+    "SweepConfig",
     "TaskSpec",
     "TeacherConfig",
     "TrainConfig",

@@ -12,6 +12,7 @@ from tuneloop.config.eval import EvalConfig
 from tuneloop.config.generate import GenerateConfig
 from tuneloop.config.model import ModelConfig
 from tuneloop.config.report import ReportConfig
+from tuneloop.config.sweep import SweepConfig
 from tuneloop.config.train import TrainConfig
 
 
@@ -24,4 +25,5 @@ class LoopConfig(Section):
     compare: CompareConfig = Field(default_factory=CompareConfig)
     analyze: AnalyzeConfig = Field(default_factory=AnalyzeConfig)
     report: ReportConfig = Field(default_factory=ReportConfig)
+    sweep: SweepConfig = Field(default_factory=SweepConfig)
     output_dir: str | None = None

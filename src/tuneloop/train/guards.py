@@ -18,8 +18,12 @@ PATIENCE = 8  # steps in a row that a loss must stand above the bound before it 
 
 def check(network: Any, tokenizer: Any, items: list[Item], rate: float, usual: float) -> list[TuneloopError]:
     """Raises what cannot be trained on; returns the rest, which are warnings. `usual` is the rule's learning rate."""
-    _vocabulary(network, tokenizer, items)
-    found = [_end_never_trained(network, tokenizer, items), _pad_is_end(network, tokenizer, items), _rate(rate, usual)]
+    found = [
+        _vocabulary(network, tokenizer, items),
+        _end_never_trained(network, tokenizer, items),
+        _pad_is_end(network, tokenizer, items),
+        _rate(rate, usual),
+    ]
     return [warning for warning in found if warning is not None]
 
 
@@ -28,16 +32,22 @@ def say_all(warnings: list[TuneloopError]) -> None:
         warn(str(warning))
 
 
-def _vocabulary(network: Any, tokenizer: Any, items: list[Item]) -> None:
+def _vocabulary(network: Any, tokenizer: Any, items: list[Item]) -> TuneloopError | None:
     """Every id must have an embedding; an index past the table is a crash on a CPU and garbage on some GPUs."""
     rows = int(network.get_input_embeddings().weight.shape[0])
     highest = max((t for item in items for t in item.input_ids), default=0)
     if highest < rows and len(tokenizer) <= rows:
-        return
+        return None
+    if highest < rows:
+        return UsageError(
+            254,
+            f"the tokenizer has {len(tokenizer):,} tokens, the model {rows:,}; the data uses none of the others",
+            where="model.name",
+            cure="nothing for this run; such a token in a prompt later is an error",
+        )
     raise UsageError(
         246,
-        f"the tokenizer has {len(tokenizer):,} tokens, the model {rows:,}"
-        + (f", and the data uses token {highest}" if highest >= rows else ""),
+        f"token {highest} of the data has no embedding: the tokenizer has {len(tokenizer):,}, the model {rows:,}",
         where="model.name",
         expected="the tokenizer that the model was made with",
         cure="load both from the same folder or hub name",

@@ -8,7 +8,7 @@ the ledger cannot see is the process itself (interpreter, libraries) and the all
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from tuneloop.config import TrainConfig
 from tuneloop.train.activations import keeping, recompute
 from tuneloop.train.attention import NAME, register
 from tuneloop.train.batch import Item
+from tuneloop.train.methods import adapter
 from tuneloop.train.objectives import build
 from tuneloop.train.optim import Optimizer
-from tuneloop.train.run import add_adapter
 from tuneloop.train.state import State, Trainer
 from tuneloop.train.step import take_step
 
@@ -33,6 +33,7 @@ DEPTHS = (4, 8)
 # Resident memory over live blocks, glibc's malloc, fitted by benchmarks/plan_memory.py (see its dated results);
 # CUDA's caching allocator rounds and splits.
 WASTE = {"cpu": 1.2, "cuda": 1.08, "mps": 1.2}
+ROOM = 0.85  # of what is free may be planned for; the rest is for what else the machine does
 
 
 @dataclass
@@ -136,7 +137,7 @@ def _count(shape: Any, config: TrainConfig, dtype: torch.dtype, items: list[Item
         network = AutoModelForCausalLM.from_config(shape, dtype=dtype, attn_implementation=attention)
         base = {id(p) for p in network.parameters()}
         if config.method != "full":
-            network = add_adapter(network, config)
+            network = adapter(network, config)
         adapters = [name for name, p in network.named_parameters() if id(p) not in base]
     with FakeTensorMode(allow_non_fake_inputs=True), watch:
         _materialise(network)
@@ -192,6 +193,16 @@ def peak(counted: dict[str, int], base: int, device: str) -> int:
     """Bytes at the worst moment: `base` for the process itself, and the blocks with the allocator's waste."""
     step = sum(counted[kind] for kind in KINDS)
     return base + round(max(step * WASTE[device], counted["loading"]))
+
+
+def recommend(step: int, expect: Callable[[int], int], room: int) -> int:
+    """The largest divisor of the step that fits: the examples of a step, and so the result, stay the same."""
+    sizes = [size for size in range(1, step + 1) if step % size == 0]
+    low, high = 0, len(sizes) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if expect(sizes[middle]) <= room else (low, middle - 1)
+    return sizes[low]
 
 
 def resident_bytes() -> int:

@@ -20,8 +20,6 @@ from tuneloop.train.batch import Item, load_items, plan_steps
 from tuneloop.train.flops import shape_cost
 from tuneloop.train.probe import probe
 
-ROOM = 0.85  # of what is free may be planned for; the rest is for what else the machine does
-
 
 @dataclass
 class Setting:
@@ -69,7 +67,7 @@ def plan(config: TrainConfig, model: ModelConfig, data: Path, *, confirm: bool =
         slope = memory.peak(counted[size], 0, found.device) - memory.peak(counted[1], 0, found.device)
         return int(probed["peak_bytes"]) + slope
 
-    best = recommend(step, expect, int(ROOM * free))
+    best = memory.recommend(step, expect, int(memory.ROOM * free))
     steps = len(plan_steps(len(found.items), step, config.num_train_epochs, config.max_steps, config.seed))
     result: dict[str, Any] = {
         "device": found.device,
@@ -92,16 +90,6 @@ def plan(config: TrainConfig, model: ModelConfig, data: Path, *, confirm: bool =
         timed = result["confirmed"] = probe(chosen, model, data, best)
     result["seconds"] = _seconds(found, config, timed, steps, step)
     return result
-
-
-def recommend(step: int, expect: Any, room: int) -> int:
-    """The largest divisor of the step that fits: the examples of a step, and so the result, stay the same."""
-    sizes = [size for size in range(1, step + 1) if step % size == 0]
-    low, high = 0, len(sizes) - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if expect(sizes[middle]) <= room else (low, middle - 1)
-    return sizes[low]
 
 
 def _seconds(found: Setting, config: TrainConfig, timed: dict[str, Any], steps: int, step: int) -> float:

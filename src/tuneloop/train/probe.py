@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.config import ModelConfig, TrainConfig
-from tuneloop.errors import PartialError
+from tuneloop.errors import PartialError, TuneloopError
 from tuneloop.store import read_json, write_json
 
 STEPS = 3
@@ -31,11 +31,12 @@ def probe(config: TrainConfig, model: ModelConfig, data: Path, examples: int, *,
             [sys.executable, "-m", "tuneloop.train.probe", name], capture_output=True, text=True, check=False
         )
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        why = next((line for line in lines if line.startswith("TL-")), lines[-1])
         killed = " (killed: out of memory?)" if done.returncode in (-9, 137) else ""
         raise PartialError(
             422,
-            f"the probe of {examples} examples at once died{killed}: {last[0]}",
+            f"the probe of {examples} examples at once died{killed}: {why}",
             where="plan",
             cure="the counted part of the plan stands; lower train.per_device_train_batch_size",
         )
@@ -85,4 +86,8 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except TuneloopError as failed:
+        print(failed, file=sys.stderr)
+        sys.exit(failed.exit_code)

@@ -82,6 +82,7 @@ def train(
             say(f"{out}: finished before, skipped")
             return out
         trainer, tokenizer = prepare(config, model, data, out, world)
+        settle(trainer)
         state = fit(trainer, told)
         found = _save(trainer, tokenizer, model, state, out)
         if world.first:
