@@ -9,6 +9,7 @@ from tuneloop.cli import (
     chat,
     compare,
     data,
+    doctor,
     evaluate,
     generate,
     plan,
@@ -32,6 +33,7 @@ app.command()(run.run)
 app.command()(data.data)
 app.command()(generate.generate)
 app.command()(plan.plan)
+app.command()(doctor.doctor)
 app.command()(train.train)
 app.command()(sweep.sweep)
 app.command(name="eval")(evaluate.evaluate)

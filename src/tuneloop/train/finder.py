@@ -41,7 +41,8 @@ def learning_rate(t: Trainer) -> Found:
     usual, curve, smooth = t.rate, [], 0.0
     batches = _batches(t, t.step_size)
     with _untouched(t), progress("learning rate", STEPS) as bar:
-        optimizer = Optimizer(t.model, t.config.model_copy(update={"lr_scheduler_type": "constant"}), 1.0)
+        t.config = t.config.model_copy(update={"lr_scheduler_type": "constant", "warmup_ratio": 0.0})
+        optimizer = Optimizer(t.model, t.config, usual)
         for i in range(STEPS):
             rate = usual / SPAN * (SPAN * SPAN) ** (i / (STEPS - 1))
             loss = _step_at(t, optimizer, next(batches), rate)
@@ -128,13 +129,13 @@ def _batches(t: Trainer, size: int) -> Iterator[list[Item]]:
 
 @contextmanager
 def _untouched(t: Trainer) -> Iterator[None]:
-    """Weights, rate and random state are put back at the end."""
-    rate, random_state = t.rate, torch.get_rng_state()
+    """Weights, settings and random state are put back at the end."""
+    rate, config, random_state = t.rate, t.config, torch.get_rng_state()
     kept: dict[str, Any] = {n: p.detach().clone() for n, p in t.model.named_parameters() if p.requires_grad}
     try:
         yield
     finally:
-        t.rate = rate
+        t.rate, t.config = rate, config
         with torch.no_grad():
             for name, weight in t.model.named_parameters():
                 weight.grad = None
