@@ -21,7 +21,7 @@ from tuneloop.config import TrainConfig
 from tuneloop.train.activations import keeping, recompute
 from tuneloop.train.attention import NAME, register
 from tuneloop.train.batch import Item
-from tuneloop.train.methods import adapter
+from tuneloop.train.methods import adapter, freeze
 from tuneloop.train.objectives import build
 from tuneloop.train.optim import Optimizer
 from tuneloop.train.state import State, Trainer
@@ -145,11 +145,12 @@ def _count(shape: Any, config: TrainConfig, dtype: torch.dtype, items: list[Item
         watch.rename(list(weights.values()), "weights")
         loading = 2 * watch.ledger.now["weights"]  # the file's pages and the copy
         watch.rename([weights[name] for name in adapters], "adapters")
+        freeze(network, config.freeze)
         recompute(network, config)
         trainer = Trainer(network, config, items, [], Path("."), 1e-4, packing, 0, build(config))
         trainer.keeping = keeping(network, config)
         optimizer = Optimizer(network, config, 1e-4)
-        _name_gradients(watch, network, optimizer)
+        _name_gradients(watch, optimizer)
         for _ in range(2):
             watch.ledger.highest = 0
             take_step(trainer, optimizer, State(), items, 10)
@@ -175,18 +176,12 @@ def _materialise(network: Any) -> None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
-def _name_gradients(watch: _Watch, network: Any, optimizer: Optimizer) -> None:
-    """Has each gradient renamed as it is made, before the next block can set a peak."""
-    for weight in network.parameters():
-        if weight.requires_grad:
-            weight.register_post_accumulate_grad_hook(lambda w: watch.rename([w.grad], "gradients"))
-    gather = optimizer.gather
-
-    def gathered() -> None:
-        gather()
-        watch.rename([m.grad for m in optimizer.masters], "gradients")
-
-    optimizer.gather = gathered  # type: ignore[method-assign]
+def _name_gradients(watch: _Watch, optimizer: Optimizer) -> None:
+    """Has each gradient renamed as it is made, before the next block can set a peak; behind the optimiser's hooks."""
+    for place, (_, weight) in enumerate(optimizer.weights):
+        weight.register_post_accumulate_grad_hook(
+            lambda w, place=place: watch.rename([w.grad, optimizer.masters[place].grad], "gradients")
+        )
 
 
 def peak(counted: dict[str, int], base: int, device: str) -> int:

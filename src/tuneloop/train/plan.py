@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from tuneloop.prompts import apply_template
 from tuneloop.records import read_examples
 from tuneloop.store import require_run
 from tuneloop.train import memory
-from tuneloop.train.batch import Item, load_items, plan_steps
+from tuneloop.train.batch import Item
 from tuneloop.train.flops import shape_cost
+from tuneloop.train.items import load_items, plan_steps
 from tuneloop.train.probe import probe
 
 
@@ -111,7 +113,7 @@ def setting(config: TrainConfig, model: ModelConfig, data: Path) -> Setting:
     if model.template or any(e.messages for e in read_examples(data, "train")):
         apply_template(tokenizer, model.template)
     limit = min(config.max_length or 10**9, context_length(_Shape(shape), tokenizer))
-    items = load_items(data, "train", tokenizer, limit, Path("/dev/null"))
+    items = load_items(data, "train", tokenizer, limit, Path(os.devnull), config.objective)
     device = torch.device(pick_device(model.device if config.device == "auto" else config.device)).type
     dtype = pick_dtype(model.dtype if config.dtype == "auto" else config.dtype, device)
     return Setting(config, model, data, shape, items, device, dtype)

@@ -29,6 +29,7 @@ from tuneloop.store import require_run, write_table, write_text
 from tuneloop.train import guards
 from tuneloop.train.activations import keeping, recompute
 from tuneloop.train.attention import NAME, packed, register, why_not
+from tuneloop.train.auto import settle
 from tuneloop.train.batch import Item, targets
 from tuneloop.train.distributed import (
     World,

@@ -18,7 +18,7 @@ from tuneloop.errors import Interrupted, PartialError, UsageError, nearest
 from tuneloop.models import locate
 from tuneloop.records import read_examples
 from tuneloop.store import open_run, read_json, require_run, write_json, write_text
-from tuneloop.train.optim import auto_rate
+from tuneloop.train.schedule import auto_rate
 from tuneloop.train.trial import open_study
 
 DONE = ("COMPLETE", "PRUNED")
