@@ -89,10 +89,8 @@ def one(top: Path, method: str, straight: dict[str, bytes], moment: float, out: 
         ended(pid)
     steps = len(read_jsonl(top / out / "log.jsonl")) if (top / out / "log.jsonl").is_file() else 0
     half = any((top / out).glob(".checkpoint-*.tmp"))
-    place = (
-        "after the end" if done else "in a checkpoint" if half else "before the first step" if not steps else "in steps"
-    )
-    if not done and (top / out / "manifest.json").is_file():
+    place = "in a checkpoint" if half else "in steps" if steps else "before the first step"
+    if done or (top / out / "manifest.json").is_file():
         place = "after the end"
     code = ended(start(top, method, out))
     return code == 0 and result(top / out, method) == straight, place

@@ -41,7 +41,9 @@ VALID: dict[str, tuple[str, str, dict[str, Any]]] = {
     "46m full fp32 x8, layers computed again": (
         "llama", "46m", {"per_device_train_batch_size": 8, "gradient_checkpointing": "full"},
     ),
-    "61m qwen2 lora bf16 x16": ("qwen2", "61m", {"per_device_train_batch_size": 16, "dtype": "bfloat16", "method": "lora"}),
+    "61m qwen2 lora bf16 x16": (
+        "qwen2", "61m", {"per_device_train_batch_size": 16, "dtype": "bfloat16", "method": "lora"},
+    ),
     "61m full fp32 x4 of 16": ("llama", "61m", {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}),
     "135m full bf16 x4": ("llama", "135m", {"per_device_train_batch_size": 4, "dtype": "bfloat16"}),
 }  # fmt: skip
@@ -118,9 +120,8 @@ def main() -> None:
     chosen = arguments.parse_args()
     every = FIT if chosen.set == "fit" else VALID
     names = [chosen.only] if chosen.only else list(every)[: 1 if chosen.quick else None]
-    rows: list[dict[str, Any]] = (
-        json.loads(chosen.into.read_text())["rows"] if chosen.into and chosen.into.exists() else []
-    )
+    kept = chosen.into is not None and chosen.into.exists()
+    rows: list[dict[str, Any]] = json.loads(chosen.into.read_text())["rows"] if kept else []
     with tempfile.TemporaryDirectory() as top:
         data(Path(top) / "data")
         for name in names:
