@@ -129,3 +129,32 @@ def test_sweep_errors_come_before_anything_starts(folders: Path) -> None:
     with pytest.raises(UsageError, match="learning_rate"):
         sweep(wrong, TrainConfig(), ModelConfig(name=str(folders / "base")), folders / "data", folders / "no")
     assert not (folders / "no").exists()
+
+
+def test_plan_probes_and_recommends_a_part_of_the_step(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tuneloop.cli.plan import table
+    from tuneloop.train.plan import plan
+
+    config = TrainConfig(
+        method="full", per_device_train_batch_size=8, gradient_accumulation_steps=2, num_train_epochs=2
+    )
+    found = plan(config, ModelConfig(name=str(folders / "base")), folders / "data")
+    best = found["recommended"]
+    assert best["per_device_train_batch_size"] * best["gradient_accumulation_steps"] == 16
+    assert best["peak_bytes"] < found["free_bytes"]
+    assert found["probe"]["peak_bytes"] > found["probe"]["base_bytes"] > 2**26
+    assert found["steps"] == 20
+    assert found["seconds"] > 0
+    assert all(len(line) <= 100 for line in table(found))
+    assert "recommended: per_device_train_batch_size 16" in "\n".join(table(found))
+
+
+def test_missing_tracker_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from tuneloop.errors import PrerequisiteError
+    from tuneloop.train.trackers import trackers
+
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(PrerequisiteError, match="TL-222"), trackers(["trackio"], tmp_path, {}):
+        pass

@@ -154,7 +154,23 @@ def test_infinite_loss_names_step_and_examples(tmp_path: Path) -> None:
         run(tmp_path, packing=False)
     assert caught.value.number == 351
     assert "step 1" in caught.value.what
+    assert caught.value.where.startswith("weight model.norm.weight; examples ")
     assert caught.value.where.split("examples ")[1].split(", ")[0] in {e.id for e in tiny_examples()}
+
+
+def test_overflowing_layer_is_named(tmp_path: Path) -> None:
+    """Finite weights whose product is not: the layer that puts it out first, not the ones behind it."""
+    from safetensors.torch import load_file, save_file
+
+    tiny_folder(tmp_path / "base")
+    tiny_data(tmp_path / "data")
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    name = "model.layers.1.mlp.down_proj.weight"
+    weights[name] = weights[name] * 1e38
+    save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError) as caught:
+        run(tmp_path)
+    assert caught.value.where.startswith("layer model.layers.1.mlp.down_proj; examples ")
 
 
 # A benchmark of one's own: the tiny rows' pattern as a choice, so that training must raise its score.

@@ -10,6 +10,7 @@ import torch
 
 from tuneloop.errors import DataError
 from tuneloop.train.batch import Item, targets
+from tuneloop.train.blame import blame
 from tuneloop.train.objectives import Outcome
 from tuneloop.train.optim import Optimizer
 from tuneloop.train.schedule import factor
@@ -25,7 +26,7 @@ def take_step(t: Trainer, optimizer: Optimizer, state: State, items: list[Item],
     share = factor(state.step, steps, t.config)
     norm = optimizer.step(share)
     loss, means, rows = _read(t, outcomes, items)
-    _guard(loss, norm, state.step + 1, items)
+    _guard(t, loss, norm, state.step + 1, items)
     _note_rows(state, items, rows)
     seconds = time.perf_counter() - started
     tokens = sum(len(item.input_ids) for item in items)
@@ -89,13 +90,15 @@ def _read(
     return loss / t.objective.mass(items), told, more[len(names) :]
 
 
-def _guard(loss: float, norm: float, step: int, items: list[Item]) -> None:
+def _guard(t: Trainer, loss: float, norm: float, step: int, items: list[Item]) -> None:
+    """Raises DataError 351 with the place that it came from and the examples of that pass."""
     if math.isfinite(loss) and math.isfinite(norm):
         return
+    place, ids = blame(t, items)
     raise DataError(
         351,
         f"the loss ({loss}) or its gradient ({norm}) is not finite at step {step}",
-        where="examples " + ", ".join(item.id for item in items[:8]),
+        where=f"{place}; examples " + ", ".join(ids[:8]),
         cure="lower train.learning_rate, or train in float32; the last checkpoint is kept",
     )
 
