@@ -33,8 +33,6 @@ LLAMA = {
 # Name -> kind of model, shape, settings; the micro-batch is what is foretold.
 FIT: dict[str, tuple[str, str, dict[str, Any]]] = {
     "15m full fp32 x16": ("llama", "15m", {"per_device_train_batch_size": 16}),
-    "46m full bf16 x8": ("llama", "46m", {"per_device_train_batch_size": 8, "dtype": "bfloat16"}),
-    "46m lora fp32 x16": ("llama", "46m", {"per_device_train_batch_size": 16, "method": "lora"}),
 }
 VALID: dict[str, tuple[str, str, dict[str, Any]]] = {
     "15m full bf16 x32": ("llama", "15m", {"per_device_train_batch_size": 32, "dtype": "bfloat16"}),
@@ -96,10 +94,10 @@ def measure(name: str, kind: str, shape: str, settings: dict[str, Any], folder: 
     asked = ModelConfig(name=str(where), template="chatml")
     found, size = setting(config, asked, folder / "data"), config.per_device_train_batch_size
     step = size * config.gradient_accumulation_steps
-    base = memory.resident_bytes()
-    counted = {n: found.counted(n) for n in (1, size)}
-    alone = memory.peak(counted[size], base, found.device)
+    counted = {1: found.counted(1, passes=1), size: found.counted(size)}
     first = probe(config.model_copy(update={"per_device_train_batch_size": 1}), asked, folder / "data", 1)
+    base = first["base_bytes"]  # the process before it loads anything: the same for every model
+    alone = memory.peak(counted[size], base, found.device)
     told = first["peak_bytes"] + alone - memory.peak(counted[1], base, found.device)
     measured = probe(config, asked, folder / "data", step)["peak_bytes"]
     live = sum(counted[size][kind] for kind in memory.KINDS)
@@ -107,6 +105,7 @@ def measure(name: str, kind: str, shape: str, settings: dict[str, Any], folder: 
         "name": name, "measured_mib": measured >> 20, "counted_mib": alone >> 20, "with_probe_mib": told >> 20,
         "counted_error": round(alone / measured - 1, 3), "with_probe_error": round(told / measured - 1, 3),
         "live_mib": live >> 20, "base_mib": base >> 20, "waste": round((measured - base) / live, 3),
+        "probe_mib": first["peak_bytes"] >> 20,
         "parts_mib": {kind: counted[size][kind] >> 20 for kind in memory.KINDS},
     }  # fmt: skip
 

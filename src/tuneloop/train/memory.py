@@ -23,6 +23,7 @@ from tuneloop.train.attention import NAME, register
 from tuneloop.train.batch import Item
 from tuneloop.train.methods import adapter, freeze
 from tuneloop.train.objectives import build
+from tuneloop.train.objectives.tokens import suppose_plain
 from tuneloop.train.optim import Optimizer
 from tuneloop.train.state import State, Trainer
 from tuneloop.train.step import take_step
@@ -30,9 +31,9 @@ from tuneloop.train.step import take_step
 KINDS = ("weights", "adapters", "gradients", "optimizer", "scores", "activations")
 # Deeper models are counted at these two depths and continued in a line: every layer adds the same.
 DEPTHS = (4, 8)
-# Resident memory over live blocks, glibc's malloc, fitted by benchmarks/plan_memory.py (see its dated results);
-# CUDA's caching allocator rounds and splits.
-WASTE = {"cpu": 1.2, "cuda": 1.08, "mps": 1.2}
+# Resident memory over live blocks, fitted by benchmarks/plan_memory.py (see its dated results) on glibc's malloc when
+# it keeps what it once had, as `fuse.keep_memory` asks. CUDA's caching allocator rounds and splits: not measured here.
+WASTE = {"cpu": 1.76, "cuda": 1.08, "mps": 1.76}
 ROOM = 0.85  # of what is free may be planned for; the rest is for what else the machine does
 
 
@@ -147,6 +148,7 @@ def _count(shape: Any, config: TrainConfig, dtype: torch.dtype, items: list[Item
         watch.rename([weights[name] for name in adapters], "adapters")
         freeze(network, config.freeze)
         recompute(network, config)
+        suppose_plain(network)
         trainer = Trainer(network, config, items, [], Path("."), 1e-4, packing, 0, build(config))
         trainer.keeping = keeping(network, config)
         optimizer = Optimizer(network, config, 1e-4)

@@ -39,10 +39,10 @@ class Setting:
         """The worst pass of that many examples."""
         return sorted(self.items, key=lambda item: -len(item.input_ids))[:examples]
 
-    def counted(self, examples: int) -> dict[str, int]:
+    def counted(self, examples: int, passes: int | None = None) -> dict[str, int]:
         """Bytes by kind at the peak of a pass of so many examples, gradients of earlier passes of the step included."""
         step = self.config.per_device_train_batch_size * self.config.gradient_accumulation_steps
-        passes = 2 if step > examples else 1
+        passes = passes or (2 if step > examples else 1)
         config = self.config.model_copy(update={"per_device_train_batch_size": examples, "devices": 1})
         items = self.longest(examples) * passes
         return memory.count(self.shape, config, self.dtype, items, packing=config.packing)
@@ -57,17 +57,17 @@ def plan(config: TrainConfig, model: ModelConfig, data: Path, *, confirm: bool =
     base = memory.resident_bytes() if found.device != "cuda" else 0
     asked = config.per_device_train_batch_size
     step = asked * config.gradient_accumulation_steps
-    counted = {size: found.counted(size) for size in sorted({1, asked})}
-    alone = {size: memory.peak(c, base, found.device) for size, c in counted.items()}
-    say(f"counted: {alone[asked] / 2**30:.2f} GiB at {asked} examples a pass; now one probe at 1")
+    counted = {asked: found.counted(asked)}
+    alone = memory.peak(counted[asked], base, found.device)
+    one = memory.peak(found.counted(1, passes=1), 0, found.device)
+    say(f"counted: {alone / 2**30:.2f} GiB at {asked} examples a pass; now one probe at 1")
     probed = probe(config.model_copy(update={"per_device_train_batch_size": 1}), model, data, 1)
     free = memory.free_bytes(found.device)
 
     def expect(size: int) -> int:
         if size not in counted:
             counted[size] = found.counted(size)
-        slope = memory.peak(counted[size], 0, found.device) - memory.peak(counted[1], 0, found.device)
-        return int(probed["peak_bytes"]) + slope
+        return int(probed["peak_bytes"]) + memory.peak(counted[size], 0, found.device) - one
 
     best = memory.recommend(step, expect, int(memory.ROOM * free))
     steps = len(plan_steps(len(found.items), step, config.num_train_epochs, config.max_steps, config.seed))
@@ -75,7 +75,7 @@ def plan(config: TrainConfig, model: ModelConfig, data: Path, *, confirm: bool =
         "device": found.device,
         "dtype": str(found.dtype).removeprefix("torch."),
         "counted": {**{kind: counted[asked][kind] for kind in memory.KINDS}, "process": base},
-        "counted_peak_bytes": alone[asked],
+        "counted_peak_bytes": alone,
         "probe": probed,
         "free_bytes": free,
         "asked": {"per_device_train_batch_size": asked, "peak_bytes": expect(asked)},

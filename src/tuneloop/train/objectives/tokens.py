@@ -62,6 +62,15 @@ def head(model: Any) -> Head | None:
     return _heads[model]
 
 
+def suppose_plain(model: Any) -> None:
+    """Takes the head of a model without numbers, which cannot be tried, for one product where it is a Linear."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    projection = inner.get_output_embeddings()
+    decoder = getattr(inner, getattr(inner, "base_model_prefix", "") or "", None)
+    if decoder is not None and decoder is not inner and type(projection) is torch.nn.Linear:
+        _heads[model] = Head(decoder, projection)
+
+
 def _find(model: Any) -> Head | None:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     projection = inner.get_output_embeddings()
