@@ -1,4 +1,4 @@
-"""Does error analysis name the cause? Worlds with planted defects, analysed without looking at what was planted.
+"""Does error analysis name the cause? Worlds with planted defects, analysed without looking at the plan.
 
 Every world is a small tune of the shipped base: defects stand in its rows, prompts or benchmark. Tunes and scores are
 cached by the hash of what they were made from, so a change of the analysis alone costs seconds a world, and the script
@@ -43,8 +43,9 @@ def plan(seeds: list[int], levels: list[str], pairs: int) -> list[World]:
     worlds: list[World] = [{"seed": s, "level": "medium", "defects": ()} for s in seeds]
     for level in levels:
         worlds += [{"seed": s, "level": level, "defects": (d,)} for s in seeds for d in DEFECTS]
-    drawn = random.Random(f"pairs/{seeds[0]}").sample(list(combinations(DEFECTS, 2)), min(pairs, 55))
-    worlds += [{"seed": seeds[i % len(seeds)], "level": "medium", "defects": d} for i, d in enumerate(drawn)]
+    drawn = list(combinations(DEFECTS, 2))
+    random.Random(f"pairs/{seeds[0]}").shuffle(drawn)
+    worlds += [{"seed": seeds[i % len(seeds)], "level": "medium", "defects": d} for i, d in enumerate(drawn[:pairs])]
     return worlds
 
 
@@ -66,7 +67,7 @@ def build(world: World, cache: Path) -> dict[str, Path]:
     files = sorted((here / "tasks").rglob("*.gz"))
     tasks = sha256_text("".join(sha256_file(f) for f in files))[:16]
     base = sha256_file(Path(locate("world")) / "model.safetensors")
-    tune = sha256_text(rows + base + TRAIN.model_dump_json())[:16]
+    tune = sha256_text(rows + base + TRAIN.model_dump_json(exclude_unset=True))[:16]
     data, model = cache / "tunes" / tune / "data", cache / "tunes" / tune / "model"
     if not (data / "manifest.json").is_file():
         shutil.rmtree(data, ignore_errors=True)
@@ -89,7 +90,14 @@ def build(world: World, cache: Path) -> dict[str, Path]:
 
 def clean_data(path: Path) -> DataConfig:
     """Nothing is removed or held out: what was planted must reach the training."""
-    return DataConfig(source=[str(path)], test_fraction=0, valid_fraction=0, deduplicate=False)
+    return DataConfig(
+        source=[str(path)],
+        test_fraction=0,
+        valid_fraction=0,
+        deduplicate=False,
+        near_duplicates=False,
+        decontaminate=[],
+    )
 
 
 def examine(world: World, cache: Path) -> dict[str, Any]:
@@ -99,9 +107,9 @@ def examine(world: World, cache: Path) -> dict[str, Any]:
     folders = build(world, cache)
     started = time.monotonic()
     out = folders["world"] / "analysis"
+    shutil.rmtree(out, ignore_errors=True)  # the same inputs, but perhaps another version of the analysis
     analyze(
         AnalyzeConfig(), folders["tune"], out, against=folders["base"], data=folders["data"], model=folders["model"],
-        overwrite=True,
     )  # fmt: skip
     found = read_json(out / "findings.json")["findings"]
     defects = read_json(folders["world"] / "truth.json")["defects"]

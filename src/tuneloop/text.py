@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterator
 
 SPACE = re.compile(r"\s+")
+HALVES = 20240613  # any number, for ever
 WORD = re.compile(r"\w+", re.UNICODE)
 
 
@@ -86,6 +87,11 @@ def ngrams(tokens: list[str], n: int) -> Iterator[tuple[str, ...]]:
 def share(value: str, seed: int) -> float:
     """A number in [0, 1) fixed by value and seed: the same row falls on the same side whatever stands beside it."""
     return int(key(str(seed), value)[:13], 16) / 16**13
+
+
+def in_half(value: str, half: str) -> bool:
+    """Whether what `value` names is in the half: 'analysis', 'report', or 'all'. The halves never change."""
+    return half == "all" or (half == "analysis") == (share(value, HALVES) < 0.5)
 
 
 def shorten(text: str, limit: int = 80) -> str:

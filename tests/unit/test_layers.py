@@ -21,6 +21,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(["data", "generate", "train", "evaluate", "analyze", "report", "serve"], 6),
     **dict.fromkeys(["loop", "doctor", "llama", "teacher"], 7),
     **dict.fromkeys(["cli", "__main__"], 8),
+    **dict.fromkeys(["rounds"], 7),
 }
 STAGE_LAYER = 6
 # The world is a measuring instrument: what it measures must not know it. `models` finds its base by path.

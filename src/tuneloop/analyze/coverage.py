@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tuneloop.analyze.causes import Tagged
 from tuneloop.analyze.layout import KNOWN, frame
@@ -82,6 +84,22 @@ def _words(train: list[Shown], items: list[Tagged], smallest: int, seed: int) ->
     held = sum(bool(_names(one, common) & chosen) for one in read)
     ordered = sorted(chosen, key=lambda name: (" " in name, -asked[name], name))
     return Gap("words", ordered, rows, held, len(rows), {n: (shown[n], asked[n]) for n in ordered})
+
+
+def holds(names: Sequence[str], row: dict[str, Any]) -> bool:
+    """Whether a scored row falls under a name of a gap: its label, a word, or a wording ('where did … live')."""
+    if str(row.get("text_gold") or "") in names:
+        return True
+    spoken = words(str(row.get("question") or ""))
+    for name in names:
+        parts = name.split()
+        if len(parts) == 1 and name in spoken:
+            return True
+        if len(parts) > 1 and len(parts) == len(spoken):
+            same = [part in ("…", word) for part, word in zip(parts, spoken, strict=True)]
+            if all(same):
+                return True
+    return False
 
 
 def _names(spoken: list[str], common: set[str]) -> set[str]:

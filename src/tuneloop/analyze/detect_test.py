@@ -13,6 +13,8 @@ from tuneloop.neighbours.tfidf import Index
 FEWEST = 3
 SURE = 0.9  # probability of the pick from which the model is sure
 LITTLE = 0.02  # probability left for the gold answer of a suspected key
+# Once keys are known to be wrong, rows as clear as this are named too.
+NAMED_SURE, NAMED_LITTLE = 0.7, 0.05
 KNOWS = 0.6  # share of its sure answers that must be right before a model may judge a key
 JUDGED = 20  # sure answers needed for that
 EXPECTED = 0.025  # share of sure answers that are so wrong when every key is right; 0.021 was the most seen
@@ -66,7 +68,7 @@ def _lengths(seen: Evidence) -> list[Finding]:
         saved = sum(item.wrong and float(item.row["correct_norm"]) >= 0.5 for item in known)
         lost = sum(not item.wrong and float(item.row["correct_norm"]) < 0.5 for item in known)
         flips = float(binom.cdf(lost, saved + lost, 0.5)) if saved + lost else 1.0
-        if p > seen.config.alpha or flips > FLIPS:
+        if p > seen.config.alpha or min(flips, excess_p(places, [i.wrong for i in items], [0] * len(items), 0)) > FLIPS:
             continue
         wrong = sum(item.wrong for item in rows) / len(rows)
         found.append(
@@ -128,6 +130,16 @@ def suspected(items: list[Tagged]) -> tuple[list[Tagged], int, int]:
     return odd, len(sure), right
 
 
+def clear(items: list[Tagged]) -> list[Tagged]:
+    """Wrong rows in which one option stands out and the key has hardly any probability."""
+    found = []
+    for item in items:
+        p, gold = probabilities(item.row), int(item.row.get("gold", -1))
+        if item.wrong and 0 <= gold < len(p) and max(p) > NAMED_SURE and p[gold] < NAMED_LITTLE:
+            found.append(item)
+    return found
+
+
 def _keys(seen: Evidence) -> list[Finding]:
     """Keys the tune contradicts, on rows that no gap in training, no cut and no option length already explains."""
     from scipy.stats import binom
@@ -141,6 +153,7 @@ def _keys(seen: Evidence) -> list[Finding]:
         p = float(binom.sf(len(odd) - 1, sure, EXPECTED))
         if p > KEY_P:
             continue
+        sure_of, odd = len(odd), clear(left)
         for item in odd:
             item.causes.append("label suspect")
         odd.sort(key=lambda item: probabilities(item.row)[int(item.row["gold"])])
@@ -148,8 +161,8 @@ def _keys(seen: Evidence) -> list[Finding]:
             finding(
                 "wrong gold", 3, len(odd) / len(left), task=task,
                 what=f"{task}: {len(odd)} answers of the key are probably wrong",
-                sure=f"the tune is sure of another option and gives the key under {percent(LITTLE)}; right on "
-                f"{percent(right / sure)} of its {sure} sure answers; p {p:.1g} if all keys were right",
+                sure=f"{sure_of} times the tune is sure of another option and gives the key under {percent(LITTLE)}; "
+                f"right on {percent(right / sure)} of its {sure} sure answers; p {p:.1g} if all keys were right",
                 rows=ids(odd), why="a model that is right when it is sure contradicts the key here",
                 do="tuneloop review export ANALYSIS --out review.csv and check these rows",
                 suggested=[{"row": str(i.row["row"]), "says": i.row["options"][int(i.row["pred"])]} for i in odd],

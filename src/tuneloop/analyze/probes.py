@@ -9,7 +9,7 @@ shots: other examples before the question. Wrong under all of them and in the cl
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tuneloop.analyze.causes import Tagged
 
@@ -17,12 +17,11 @@ Request = tuple[str, list[str]]
 # Requests (prompt, continuations) -> summed log-probability of each continuation
 Probe = Callable[[list[Request]], list[list[float]]]
 LETTERED = re.compile(r"^[A-J][.)]\s*(.+)$", re.DOTALL)
-NAMES = ("blank", "rotate", "cloze", "shots")
 MOST_ROWS = 200  # wrong rows of a task that are asked again
 SHOTS = 2
 
 
-def add_probes(tagged: list[Tagged], prompts: dict[str, list[str]], wanted: list[str], probe: Probe) -> None:
+def add_probes(tagged: list[Tagged], prompts: dict[str, list[str]], wanted: Sequence[str], probe: Probe) -> None:
     """Adds the causes that the wanted probes show to the wrong rows of choice tasks."""
     by_task: dict[str, list[tuple[Tagged, str]]] = {}
     seen: dict[str, int] = {}

@@ -21,7 +21,7 @@ def export(analysis: Path, data: Path | None, scores: Path | None, out: Path) ->
     """Writes the suspects of an analysis as CSV, surest first; returns how many.
 
     A person fills `corrected` (the right answer) or `keep` (`no` drops the row). Rows of the training data need
-    `data`, those of the test `scores`. Raises UsageError 395 where the folder that holds the rows was not given.
+    `data`, those of the test `scores`. Raises UsageError 190 where the folder that holds the rows was not given.
     """
     found = read_json(analysis / "findings.json")
     rows: list[dict[str, Any]] = []
@@ -38,7 +38,7 @@ def export(analysis: Path, data: Path | None, scores: Path | None, out: Path) ->
 
 def _train_rows(entry: dict[str, Any], data: Path | None) -> list[dict[str, Any]]:
     if data is None:
-        raise UsageError(395, "the training rows are not known", where="--data", expected="the data folder of the tune")
+        raise UsageError(190, "the training rows are not known", where="--data", expected="the data folder of the tune")
     known = {example.id: example for example in read_examples(data, "train")}
     says = {line["id"]: line.get("says") or "" for line in entry.get("suggested", [])}
     rows = []
@@ -52,7 +52,7 @@ def _train_rows(entry: dict[str, Any], data: Path | None) -> list[dict[str, Any]
 
 def _test_rows(entry: dict[str, Any], scores: Path | None) -> list[dict[str, Any]]:
     if scores is None:
-        raise UsageError(395, "the test rows are not known", where="--scores", expected="the scores folder analysed")
+        raise UsageError(190, "the test rows are not known", where="--scores", expected="the scores folder analysed")
     table = read_table(scores / "rows.parquet").to_pylist()
     known = {str(r["row"]): r for r in table if r["task"] == entry["task"]}
     says = {line["row"]: line["says"] for line in entry.get("suggested", [])}
@@ -69,7 +69,7 @@ def apply(table: Path, data: Path, out: Path) -> dict[str, int]:
     """Writes the train rows of `data`, with the corrections of the table, as JSONL that any `data` stage reads.
 
     Returns {rows, corrected, dropped, test}: `test` counts corrections of a benchmark, which are left to its owner.
-    Raises DataError 396 for a table that is not one of ours, 397 for ids that the data folder does not hold.
+    Raises DataError 380 for a table that is not one of ours, 381 for ids that the data folder does not hold.
     """
     wanted = _read(table)
     train = {row["id"]: row for row in wanted if row["of"] == "train"}
@@ -77,7 +77,7 @@ def apply(table: Path, data: Path, out: Path) -> dict[str, int]:
     missing = sorted(set(train) - {e.id for e in examples})
     if missing:
         raise DataError(
-            397, f"{len(missing)} rows of the table are not in the data, first '{missing[0]}'", where=str(table),
+            381, f"{len(missing)} rows of the table are not in the data, first '{missing[0]}'", where=str(table),
             expected=f"ids of {data}", cure="give the data folder that the table was exported from",
         )  # fmt: skip
     counts = {"rows": 0, "corrected": 0, "dropped": 0, "test": len(wanted) - len(train)}
@@ -102,7 +102,7 @@ def _read(table: Path) -> list[dict[str, str]]:
     lacking = [name for name in ("id", "of", "keep", "corrected") if name not in (reader.fieldnames or [])]
     if lacking:
         raise DataError(
-            396, f"no column '{lacking[0]}'", where=str(table), expected=", ".join(COLUMNS),
+            380, f"no column '{lacking[0]}'", where=str(table), expected=", ".join(COLUMNS),
             cure="correct the table that `tuneloop review export` wrote",
         )  # fmt: skip
     return list(reader)

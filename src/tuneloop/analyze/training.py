@@ -24,6 +24,7 @@ class Shown:
     label: str | None
     first_loss: float
     last_loss: float
+    later_loss: float  # mean of all but the first time it was seen
 
 
 def asked(example: Example) -> tuple[str, str]:
@@ -52,22 +53,23 @@ def read_training(data: Path, model: Path | None) -> list[Shown]:
     found = []
     for example in read_examples(data, "train"):
         prompt, answer = asked(example)
-        first, last = losses.get(example.id, (math.nan, math.nan))
+        first, last, later = losses.get(example.id, (math.nan, math.nan, math.nan))
         source = example.source or {}
         place = f"{source.get('uri', '')}:{source.get('line', '')}"
         line = int(source.get("line") or 0)
-        found.append(Shown(example.id, place, line, prompt, answer.strip(), example.label, first, last))
+        found.append(Shown(example.id, place, line, prompt, answer.strip(), example.label, first, last, later))
     return found
 
 
-def row_losses(model: Path | None) -> dict[str, tuple[float, float]]:
-    """Example id -> (first loss, last loss)."""
+def row_losses(model: Path | None) -> dict[str, tuple[float, float, float]]:
+    """Example id -> (first loss, last loss, mean after the first)."""
     path = model / "row_loss.parquet" if model else None
     if path is None or not path.is_file():
         return {}
-    rows: list[dict[str, Any]] = read_table(path).to_pylist()
+    rows: list[dict[str, Any]] = [r for r in read_table(path).to_pylist() if r.get("last_loss") is not None]
     return {
-        str(r["id"]): (float(r["first_loss"]), float(r["last_loss"])) for r in rows if r.get("last_loss") is not None
+        str(r["id"]): (float(r["first_loss"]), float(r["last_loss"]), float(r.get("later_loss", r["last_loss"])))
+        for r in rows
     }
 
 

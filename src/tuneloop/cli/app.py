@@ -20,6 +20,7 @@ from tuneloop.cli import (
     sweep,
     train,
 )
+from tuneloop.cli.review import app as review
 
 app = typer.Typer(
     help="Fine-tune a language model and prove that it got better.",
@@ -43,3 +44,4 @@ app.command()(power.power)
 app.command()(analyze.analyze)
 app.command()(report.report)
 app.command()(chat.chat)
+app.add_typer(review, name="review")

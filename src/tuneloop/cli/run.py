@@ -24,6 +24,7 @@ def demo(
 def run(
     file: Annotated[Path, typer.Argument(help="YAML file")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="default: output_dir, or runs/<name>")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="turns of the loop; above 1 half of the test is kept aside")] = 1,
     sets: Set = None, model: Model = None, overwrite: Overwrite = False, dry_run: Dry = False,
     as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False,
 ) -> None:  # fmt: skip
@@ -35,4 +36,8 @@ def run(
     from tuneloop.loop import run as run_loop
 
     target = out or Path(settings.output_dir or Path("runs") / file.stem)
+    if rounds > 1:
+        from tuneloop.rounds import run_rounds
+
+        return done(run_rounds(settings, target, rounds, overwrite=overwrite), as_json)
     done(run_loop(settings, target, overwrite=overwrite), as_json)

@@ -8,7 +8,7 @@ from tuneloop.config.data import DataConfig
 from tuneloop.config.eval import EvalConfig, JudgeSpec, TaskSpec
 from tuneloop.config.generate import GenerateConfig, TeacherConfig
 from tuneloop.config.load import Loaded, load
-from tuneloop.config.loop import LoopConfig
+from tuneloop.config.loop import LoopConfig, RoundsConfig
 from tuneloop.config.model import ModelConfig
 from tuneloop.config.report import ReportConfig
 from tuneloop.config.sweep import SweepConfig
@@ -26,6 +26,7 @@ __all__ = [
     "ModelConfig",
     "Prices",
     "ReportConfig",
+    "RoundsConfig",
     "SweepConfig",
     "TaskSpec",
     "TeacherConfig",

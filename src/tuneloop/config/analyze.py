@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from tuneloop.config.base import Section
@@ -16,7 +18,7 @@ class AnalyzeConfig(Section):
     influence: int = Field(
         0, ge=0, description="wrong rows whose most helpful and harmful training rows are looked for (gradients; slow)"
     )
-    probes: list[str] = Field(
+    probes: list[Literal["blank", "rotate", "cloze", "shots"]] = Field(
         default_factory=list, description="further forwards that tell more: blank, rotate, cloze, shots"
     )
     seed: int = 0

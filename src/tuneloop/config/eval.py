@@ -70,6 +70,9 @@ class EvalConfig(Section):
     )
     shot_seeds: int = Field(1, ge=1, description="draws of shots that few-shot scores are repeated with")
     thought_tokens: int = Field(64, ge=1, description="most tokens of a thought before the answer")
+    half: Literal["all", "analysis", "report"] = Field(
+        "all", description="rows that errors are read from, or those kept for the verdict of a loop"
+    )
     seed: int = 0
 
     @model_validator(mode="after")

@@ -16,6 +16,15 @@ from tuneloop.config.sweep import SweepConfig
 from tuneloop.config.train import TrainConfig
 
 
+class RoundsConfig(Section):
+    """How often the loop turns, and from where its new rows come."""
+
+    pool: list[str] = Field(default_factory=list, description="files of rows that a round may add from")
+    control: bool = Field(True, description="also tune on as many random rows of the pool")
+    budget: int = Field(500, ge=1, description="most new rows of one round")
+    repair: bool = Field(True, description="also carry out the lines of the data stage: drop, relabel, keep one")
+
+
 class LoopConfig(Section):
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig = Field(default_factory=DataConfig)
@@ -25,5 +34,6 @@ class LoopConfig(Section):
     compare: CompareConfig = Field(default_factory=CompareConfig)
     analyze: AnalyzeConfig = Field(default_factory=AnalyzeConfig)
     report: ReportConfig = Field(default_factory=ReportConfig)
+    rounds: RoundsConfig = Field(default_factory=RoundsConfig)
     sweep: SweepConfig = Field(default_factory=SweepConfig)
     output_dir: str | None = None

@@ -17,6 +17,7 @@ from tuneloop.evaluate.rows import Part, Row, blank, choice_row, score, share_sc
 from tuneloop.lm import generate
 from tuneloop.scoring import Scorer, Served, pair_tokens
 from tuneloop.tasks import PRESETS, Item, Shots, Task, build_items, find
+from tuneloop.text import group_key, in_half
 
 QUICK_ROWS = 200  # a task; docs/evaluation.md says what that many can show
 
@@ -69,7 +70,7 @@ def _items(task: Task, spec: TaskSpec, config: EvalConfig, few_shot: int, part: 
     quick = QUICK_ROWS if config.quick and not limit else None
     built = build_items(task, shots, data=spec.data, limit=limit, quick=quick)
     part.warnings += built.notes
-    return count, built.items
+    return count, [item for item in built.items if in_half(item.group or group_key(item.question), config.half)]
 
 
 def _row_key(number: int, item: Item) -> str:

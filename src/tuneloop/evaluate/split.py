@@ -10,7 +10,7 @@ from tuneloop.config import EvalConfig
 from tuneloop.evaluate.prompting import Prompter, Prompting, answer_of, prompt_ids, question_of
 from tuneloop.evaluate.rows import Part, Row
 from tuneloop.records import Example, read_examples
-from tuneloop.text import share
+from tuneloop.text import in_half, share
 
 ANSWER_ROOM = 8  # tokens kept free for an answer when shots are fitted in
 
@@ -39,6 +39,8 @@ class Split:
         self.data, self.config, self.tokenizer, self.room, self.which = data, config, tokenizer, room, which
         self.prompting = prompting
         self.rows = drawn(read_examples(data, which), config.limit, config.seed) if rows is None else rows
+        if rows is None and which == "test":
+            self.rows = [e for e in self.rows if in_half(e.group or e.id, config.half)]
         self.train = read_examples(data, "train")
         self.prompter = Prompter(prompting, self.train)
         self.labelled = [e for e in self.rows if e.kind == "classification"]

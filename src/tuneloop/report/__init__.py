@@ -8,7 +8,11 @@ from typing import Any
 
 from tuneloop.report import gather
 from tuneloop.report.contending import contending
+from tuneloop.report.parts import part
 from tuneloop.store import open_run, write_text
+
+# What the analysis says first, and what stands further down.
+PARTS = {"first": "findings", "deeper": "deeper"}
 
 
 def build_report(
@@ -67,6 +71,7 @@ def render(**values: Any) -> str:
     environment.filters["svg"] = Markup  # only for pictures of draw.py, which hold numbers alone
     rows = safe_json(values.pop("rows"))
     verdict = " ".join(f"{a['contender']}: {a['summary']}" for a in values["analyses"]) or "No comparison: scores only."
+    values |= {name: part(environment, file, values["analyses"]) for name, file in PARTS.items()}
     return environment.get_template("template.html.j2").render(rows=Markup(rows), verdict=verdict, **values)
 
 

@@ -270,7 +270,7 @@ PLANT: dict[str, Callable[[Plot, float], None]] = {
 
 
 def plant(folder: Path, seed: int, defects: tuple[str, ...] = (), level: str = "medium") -> dict[str, Any]:
-    """Writes train.jsonl, tasks/<name>/hellaswag/validation_clean.jsonl.gz and truth.json; returns the truth.
+    """Writes train.jsonl, pool.jsonl (more rows, clean), tasks/<name>/... and truth.json; returns the truth.
 
     The truth of a defect is {"train": lines of train.jsonl from 1, "test": {task: row numbers from 0}}.
     """
@@ -290,6 +290,8 @@ def plant(folder: Path, seed: int, defects: tuple[str, ...] = (), level: str = "
                 truth[name]["test"].setdefault(task, []).append(number)
     lines = [{"prompt": r["query"], "completion": f" {r['choices'][r['gold']]}"} for r in plot.train]
     write_bytes(folder / "train.jsonl", _lines(lines))
+    spare = [{"prompt": r["query"], "completion": f" {r['choices'][r['gold']]}"} for r in _new(plot, plot.train)]
+    write_bytes(folder / "pool.jsonl", _lines(spare))
     for task, rows in plot.tests.items():
         path = folder / "tasks" / task / "hellaswag" / "validation_clean.jsonl.gz"
         keep = ("query", "choices", "gold")
