@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tuneloop.config import EvalConfig, ModelConfig
-from tuneloop.evaluate import evaluate
+from tuneloop.config import CompareConfig, EvalConfig, ModelConfig
+from tuneloop.evaluate import compare, evaluate, resolve
+from tuneloop.evaluate.run import Loaded
 from tuneloop.records import Example, write_examples
 from tuneloop.store import read_json, read_table
 
@@ -44,3 +45,24 @@ def test_real_rows_end_in_scores_with_intervals(
     assert scores["arc_easy", "acc"]["shots"] == 1
     rows = read_table(out / "rows.parquet").to_pylist()
     assert sum(r["task"] == "test:accuracy" and len(r["logprobs"]) == 77 for r in rows) == 6
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_prompts_on_real_rows_end_in_a_ranking(stories: Path, shared_dir: Path, tmp_path: Path) -> None:
+    source = shared_dir / "data" / "banking77"
+    rows = _rows(source / "train.jsonl.gz", 300)
+    write_examples(tmp_path / "data", "train", rows[:280])
+    write_examples(tmp_path / "data", "valid", rows[280:])
+    write_examples(tmp_path / "data", "test", _rows(source / "test.jsonl.gz", 80))
+    config = EvalConfig(metrics=["accuracy"], limit=8, few_shot=2, thought_tokens=8)
+    kinds = ["base", "few_shot_retrieved", "chain_of_thought", "prompt_search"]
+    settings = CompareConfig.model_validate({"contenders": kinds, "search_rows": 40, "search_proposals": 1})
+    base, loaded, out = ModelConfig(name=str(stories), template="plain"), Loaded(), tmp_path / "compare"
+    chosen = resolve(config, settings, base, {}, out, data=tmp_path / "data", loaded=loaded)
+    compare(config, chosen, out, settings=settings, data=tmp_path / "data", loaded=loaded)
+    found = read_json(out / "contenders.json")
+    assert {r["contender"] for r in found["ranking"]} == set(kinds)
+    assert all(0 <= r["low"] <= r["value"] <= r["high"] <= 1 and r["seconds"] > 0 for r in found["ranking"])
+    shown = read_table(out / "few_shot_retrieved" / "prompts.parquet").to_pylist()
+    assert all(p["prompt"].count("</s>") == 2 for p in shown)
+    assert found["recommendation"]["do"] in ("prompt", "base", "cannot tell")
