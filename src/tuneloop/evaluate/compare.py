@@ -37,9 +37,13 @@ def compare(
     since: the verdicts are corrected for all of them.
     """
     settings = settings or CompareConfig()
+    contenders = sorted(contenders, key=lambda c: c.name != "base")  # what the others are compared with comes first
     names = [c.name for c in contenders]
-    if len(set(names)) != len(names) or not names:
-        raise UsageError(126, "contenders need names of their own", where="contenders", expected="one or more")
+    if len(set(names)) != len(names) or not names or any(Path(n).name != n for n in names):
+        raise UsageError(
+            126, "contenders need names of their own", where="contenders",
+            expected="one or more, each fit to name a folder",
+        )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     loaded = loaded or Loaded()
     found = []
