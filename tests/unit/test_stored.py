@@ -175,6 +175,24 @@ def rows_of(folder: Path) -> list[dict[str, object]]:
     return list(read_table(folder / "rows.parquet").to_pylist())
 
 
+def test_categories_that_changed_are_found_among_many(tmp_path: Path) -> None:
+    from tuneloop.evaluate.rows import Part, blank, write_part
+
+    def run(name: str, right: set[str]) -> Path:
+        rows = [
+            blank("t", f"{c}{i}", correct=float(c in right), category=c, gold=0) for c in "abcdefgh" for i in range(12)
+        ]
+        (tmp_path / name).mkdir()
+        write_part(tmp_path / name, [Part([{"task": "t", "metric": "acc"}], rows)], {})
+        return tmp_path / name
+
+    found = diff(run("after", {"a", "b"}), run("before", {"b", "c"}))
+    assert [(t["category"], t["diff"], t["of"]) for t in found["categories"]] == [("a", 1.0, 8), ("c", -1.0, 8)]
+    # Exact McNemar on 12 rows that all flip, twice 2^-12, times 8 / 2 for the second of eight.
+    assert found["categories"][1]["p_adjusted"] == pytest.approx(2 * 2**-12 * 8 / 2)
+    assert "among 8 categories" in "\n".join(diff_lines(found, 0))
+
+
 def test_two_runs_on_other_rows_are_refused(server: Server, data: Path, tmp_path: Path) -> None:
     config = EvalConfig(metrics=["numeric"])
     whole = evaluate(config, model(server), tmp_path / "whole", data=data)

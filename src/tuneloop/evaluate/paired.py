@@ -70,6 +70,26 @@ def pair(one: Scored, against: Scored, task: str, seed: int = 0) -> Entry:
     }
 
 
+def by_category(one: Scored, against: Scored, task: str, alpha: float, smallest: int = 10) -> list[Entry]:
+    """The categories of a task (MMLU's 57 subjects, say) that changed, Benjamini-Hochberg over all that were tested."""
+    after, before = one.rows[task], against.rows[task]
+    keys: dict[str, list[str]] = {}
+    for key, row in after.items():
+        keys.setdefault(str(row.get("category") or ""), []).append(key)
+    tested = [(name, own) for name, own in keys.items() if name and len(own) >= smallest]
+    if len(tested) < 2:
+        return []
+    found = []
+    for name, own in tested:
+        known = [k for k in own if not (math.isnan(value(after[k])) or math.isnan(value(before[k])))]
+        if known:
+            test = stats.paired([value(before[k]) for k in known], [value(after[k]) for k in known])
+            found.append({"task": task, "category": name, **test})
+    adjusted = stats.benjamini_hochberg([t["p"] for t in found])
+    judged = [t | {"p_adjusted": p, "of": len(found)} for t, p in zip(found, adjusted, strict=True)]
+    return sorted((t for t in judged if t["p_adjusted"] <= alpha), key=lambda t: t["p_adjusted"])
+
+
 def _groups(rows: list[Row]) -> list[str] | None:
     """The rows' sources, where every row names one."""
     groups = [str(r.get("group") or "") for r in rows]

@@ -99,8 +99,8 @@ def written(rows: Sequence[Row]) -> bool:
 
 
 def diff(scores: Path, against: Path, alpha: float = 0.05) -> Entry:
-    """Tasks that both runs scored, paired and corrected together, with the rows that changed; DataError 390 where a
-    shared task has other rows. Tasks of one side only are listed."""
+    """Tasks that both runs scored, paired and corrected together (Holm), the categories that changed (false discovery
+    rate), and the rows; DataError 390 where a shared task has other rows. Tasks of one side only are listed."""
     after, before = paired.read(scores.name, scores), paired.read(against.name, against)
     shared = [t for t in after.rows if t in before.rows]
     if not shared:
@@ -114,7 +114,8 @@ def diff(scores: Path, against: Path, alpha: float = 0.05) -> Entry:
                 rows.append(_changed(task, key, row, other))
     rows.sort(key=lambda r: (r["after"] is None, (r["after"] or 0) - (r["before"] or 0)))
     alone = {str(p.path): sorted(set(p.rows) - set(shared)) for p in (after, before)}
-    return {"tests": tests, "changed": rows, "only": {k: v for k, v in alone.items() if v}}
+    changed = [entry for task in shared for entry in paired.by_category(after, before, task, alpha)]
+    return {"tests": tests, "categories": changed, "changed": rows, "only": {k: v for k, v in alone.items() if v}}
 
 
 def _changed(task: str, key: str, row: Row, other: Row) -> Entry:

@@ -152,6 +152,11 @@ def diff_lines(found: Entry, show: int) -> list[str]:
             f"{t['task'][:26]:<26} {t['metric'][:12]:<12} {t['before']:.3f} -> {t['after']:.3f} "
             f"p {t['p_adjusted']:.2g}, n {t['n']:,}{flips}: {t['verdict']}"
         )
+    for t in found["categories"]:
+        lines.append(
+            f"  {t['category'][:40]:<40} {100 * t['diff']:+.1f} points, n {t['n']:,}, p {t['p_adjusted']:.2g} "
+            f"among {t['of']} categories"
+        )
     for where, tasks in found["only"].items():
         lines.append(f"only in {where}: {', '.join(tasks)}")
     rows = found["changed"]
