@@ -118,7 +118,10 @@ def joined(config: TrainConfig, device: str) -> Iterator[World]:
     rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if cuda:
         torch.cuda.set_device(local)
-    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(minutes=30))
+    # On a busy machine gloo now and then loses a connection while the processes meet, and all wait: that ends soon, and
+    # the agent starts them again. Once they have met, the first one may take long to save what the others wait for.
+    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(minutes=2))
+    torch.distributed.distributed_c10d._set_pg_timeout(timedelta(minutes=30))
     try:
         yield World(rank, size, local, config.parallel == "fsdp")
     finally:
