@@ -19,27 +19,40 @@ from tuneloop.data.rows import Refused
 from tuneloop.data.sources import locate, parts
 from tuneloop.errors import PrerequisiteError, UsageError, nearest
 from tuneloop.neighbours.overlap import OverlapIndex
-from tuneloop.tasks import TASKS, build_items
+from tuneloop.tasks import PRESETS, TASKS, build_items, find
 
 SHOWN = 200  # finds whose two texts stand in the profile
 
 
 def specs(named: list[str] | None, reported: Iterable[TaskSpec]) -> list[TaskSpec | Path]:
-    """What is named in `data.decontaminate`, else the tasks that will be reported. A file wins over a task."""
+    """What is named in `data.decontaminate`, else the tasks that will be reported; a preset is its tasks."""
     if named is None:
-        return list(reported)
+        return [one for spec in reported for one in _expanded(spec)]
     out: list[TaskSpec | Path] = []
     for name in named:
-        if name.partition(":")[0] in TASKS:
-            out.append(TaskSpec.model_validate(name))
+        found = _expanded(TaskSpec.model_validate(name))
+        if all(_known(spec.task) for spec in found):
+            out += found
         elif Path(name).expanduser().exists():
             out.append(Path(name).expanduser())
         else:
             raise UsageError(
-                137, f"'{name}' is neither a task nor a file", where="data.decontaminate", 
-                expected=nearest(name, TASKS), cure="name tasks or files; [] for none",
+                137, f"'{name}' is neither a task nor a file", where="data.decontaminate",
+                expected=nearest(name, [*TASKS, *PRESETS]), cure="name tasks or files; [] for none",
             )  # fmt: skip
     return out
+
+
+def _expanded(spec: TaskSpec) -> list[TaskSpec]:
+    return [TaskSpec(task=task) for task, _ in PRESETS[spec.task]] if spec.task in PRESETS else [spec]
+
+
+def _known(task: str) -> bool:
+    try:
+        find(task)
+    except UsageError:
+        return False
+    return True
 
 
 def build_index(wanted: list[TaskSpec | Path]) -> tuple[OverlapIndex | None, list[str]]:
@@ -65,13 +78,14 @@ def build_index(wanted: list[TaskSpec | Path]) -> tuple[OverlapIndex | None, lis
 
 
 def _task_texts(spec: TaskSpec) -> list[str]:
-    items = build_items(TASKS[spec.task], data=spec.data).items
+    items = build_items(find(spec.task), data=spec.data).items
     repeated = Counter(item.question.strip() for item in items)
     out = []
     for item in items:
         answers = item.texts or item.options
+        right = answers[item.gold[0]] if item.gold and answers else ""
         once = repeated[item.question.strip()] == 1
-        out.append(item.question if once else f"{item.question}\n{answers[item.gold[0]]}")
+        out.append(item.question if once else f"{item.question}\n{right}")
     return out
 
 
