@@ -12,3 +12,9 @@ peer() { # NAME PACKAGE...: torch first, and again last, because a peer may pull
 }
 peer litgpt litgpt==0.5.13
 peer llamafactory llamafactory==0.9.5
+# LLaMA-Factory asks for torchaudio and torchvision, which have no build beside this torch without CUDA; text rows need
+# neither. Without torchvision it runs, and an empty module stands in for its unconditional import of torchaudio.
+"$top/llamafactory/bin/pip" uninstall -q -y torchaudio torchvision
+"$top/llamafactory/bin/python" -c 'import site; open(site.getsitepackages()[0] + "/torchaudio.py", "w").close()'
+python3 -m venv "$top/datasketch"
+"$top/datasketch/bin/pip" install -q datasketch==2.0.0

@@ -10,6 +10,7 @@ from typing import Any
 
 from tuneloop.store import sha256_text, write_table
 
+_dump = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps builds one at every call
 SPLITS = ("train", "valid", "test")
 KINDS = ("chat", "text", "completion", "classification", "preference", "feedback")
 # Columns without a common Arrow type travel as JSON strings.
@@ -109,7 +110,7 @@ def encode(example: Example) -> dict[str, Any]:
         value = getattr(example, name)
         if value is not None and name in JSON_COLUMNS:
             # Most of these are empty in most rows, and need no encoder then.
-            value = json.dumps(value, ensure_ascii=False) if value else "{}" if isinstance(value, dict) else "[]"
+            value = _dump(value) if value else "{}" if isinstance(value, dict) else "[]"
         row[name] = value
     return row
 

@@ -46,7 +46,10 @@ def _example(row: Row, layout: str) -> Example:
     value = _structure(row["choices"])
     labels: list[str] = []
     if isinstance(value, dict):
-        labels = [str(label) for label in value.get("label") or []]
+        named = value.get("label") or []
+        if not isinstance(named, list):
+            raise Refused("wrong_type", field="choices.label", value=named, cure="write a list of names")
+        labels = [str(label) for label in named]
         value = value.get("text")
     if not isinstance(value, list) or len(value) < 2 or not all(isinstance(v, str | int | float) for v in value):
         raise Refused("wrong_type", field="choices", value=value, cure="write a list of at least two options")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -50,33 +49,40 @@ def _settings(quotes: bool, widths: bool) -> Any:
 
 
 def fix(text: str, counts: Counter[str], config: CleanConfig) -> str:
-    """One string. `counts` gets one for each kind of repair that changed it."""
+    """One string. `counts` gets one for each kind of repair that changed it.
+
+    Repeated until nothing changes, since one repair can lay open the next: cleaning what is clean does nothing.
+    """
+    if not text.isascii():
+        text.encode()  # half of a surrogate pair is no damage that can be mended: UnicodeEncodeError
+    kinds: set[str] = set()
+    for _ in range(MOST_ROUNDS):
+        before, text = text, _once(text, kinds, config)
+        if text == before:
+            break
+    counts.update(kinds)
+    return personal.mask(text, counts) if config.personal_data else text
+
+
+def _once(text: str, kinds: set[str], config: CleanConfig) -> str:
     out = text
     if "\r" in out:
-        out = _step(out, lambda t: t.replace("\r\n", "\n").replace("\r", "\n"), "line_ends", counts)
+        out = _step(out, lambda t: t.replace("\r\n", "\n").replace("\r", "\n"), "line_ends", kinds)
     if not out.isascii():
-        out = _step(out, lambda t: _encoding(t, config), "encoding", counts)
+        out = _step(out, lambda t: _encoding(t, config), "encoding", kinds)
     if CONTROL.search(out):
-        out = _step(out, lambda t: _outside_code(t, lambda part: CONTROL.sub("", part)), "control_characters", counts)
-        # What stood around a control character may now compose.
-        out = out if out.isascii() else unicodedata.normalize("NFC", out)
+        out = _step(out, lambda t: _outside_code(t, lambda part: CONTROL.sub("", part)), "control_characters", kinds)
     if config.entities and "&" in out:
-        out = _step(out, html.unescape, "entities", counts)
+        out = _step(out, html.unescape, "entities", kinds)
     if config.html and "<" in out:
-        out = _step(out, lambda t: _outside_code(t, _without_tags), "html", counts)
-    if config.personal_data:
-        out = personal.mask(out, counts)
+        out = _step(out, lambda t: _outside_code(t, _without_tags), "html", kinds)
     return out
 
 
-def _step(text: str, change: Callable[[str], str], name: str, counts: Counter[str]) -> str:
-    """Applies `change` until it changes nothing, so that a second cleaning finds nothing to do."""
-    out = text
-    for _ in range(MOST_ROUNDS):
-        before, out = out, change(out)
-        if out == before:
-            break
-    counts[name] += out != text
+def _step(text: str, change: Callable[[str], str], name: str, kinds: set[str]) -> str:
+    out = change(text)
+    if out != text:
+        kinds.add(name)
     return out
 
 

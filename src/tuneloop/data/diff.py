@@ -27,7 +27,7 @@ def diff(config: DataConfig, n: int) -> int:
     console = Console(highlight=False, soft_wrap=True)
     shown = 0
     for place, before, after, counts in _changed(config):
-        console.rule(f"{place}  {', '.join(counts)}")
+        console.print(Text(f"{place}: {', '.join(counts)}", style="bold"))
         for one, two in zip(texts(before), texts(after), strict=True):
             if one != two:
                 for line in changes(one, two):
@@ -52,7 +52,7 @@ def _changed(config: DataConfig) -> Iterator[tuple[str, Example, Example, Counte
                         continue
                     before, _ = formats.convert(raw.row, planned.plan.plan)
                     after = clean(copy.deepcopy(before), counts, config.clean)
-                except Refused:
+                except (Refused, UnicodeEncodeError):
                     continue
                 if counts.pop("rows_changed"):
                     yield f"{part.uri}:{raw.line}", before, after, +counts

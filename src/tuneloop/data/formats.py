@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from dataclasses import field as of_class
 from typing import Any
 
 from tuneloop.data import choices, own, pairs, turns
@@ -187,6 +188,7 @@ class Plan:
     columns: dict[str, str]
     forced: bool
     seen: Counter[str]
+    mapping: dict[str, str] = of_class(default_factory=dict)  # what the columns of the main format were in the sample
 
 
 def named_format(name: str, columns: Mapping[str, str]) -> str | None:
@@ -234,13 +236,20 @@ def plan(sample: Iterable[Row], forced: str | None, columns: dict[str, str], uri
             )
     if forced is not None:
         return Plan(forced, columns, True, Counter({forced: len(rows)}))
-    seen = Counter(name for row in rows if (name := detect(row)))
-    return Plan(seen.most_common(1)[0][0] if seen else None, columns, False, seen)
+    names = [detect(row) for row in rows]
+    seen = Counter(name for name in names if name)
+    if not seen:
+        return Plan(None, columns, False, seen)
+    main = seen.most_common(1)[0][0]
+    mapping = FORMATS[main].columns(rows[names.index(main)], columns)
+    return Plan(main, columns, False, seen, mapping or {})
 
 
 def detect(row: Row) -> str | None:
     """The first format whose required columns the row has and whose values have its shape."""
     for name, format in FORMATS.items():
+        if name == "prepared":  # never guessed: only a data folder that is named as such holds them
+            continue
         found = format.columns(row, {})
         if found is not None and _shape(name, {field: row.get(column) for field, column in found.items()}):
             return name
@@ -259,14 +268,22 @@ def convert(raw: Row, plan: Plan) -> tuple[Example, str]:
     """The example of a row and its format. Refuses a row that lacks columns of the main format and fits no other."""
     name = plan.main
     found = FORMATS[name].columns(raw, plan.columns) if name else None
-    if found is None and not plan.forced:
-        name = detect(raw)
+    if not plan.forced and (found is None or found != plan.mapping):
+        # Other columns than in the sample: it may be another format that these fit better.
+        detected = detect(raw)
+        if found is not None and (detected is None or detected == name):
+            return _build(raw, str(name), found)
+        name = detected
         # A lone 'text' in a file of text and label is a row that lost its label, not a document.
         if name and plan.main and set(raw) < _known(plan.main):
             name = None
         found = FORMATS[name].columns(raw, {}) if name else None
     if name is None or found is None:
         raise _misfit(raw, plan)
+    return _build(raw, name, found)
+
+
+def _build(raw: Row, name: str, found: dict[str, str]) -> tuple[Example, str]:
     values = {field: raw.get(column) for field, column in found.items()}
     example = FORMATS[name].build(values)
     used = set(found.values())

@@ -21,7 +21,7 @@ from tuneloop.data.asked import asked_and_answered, core, everything
 from tuneloop.data.clean import clean
 from tuneloop.data.filters import check
 from tuneloop.data.read import parse_line
-from tuneloop.data.rows import Raw, Refused, as_rejected
+from tuneloop.data.rows import Raw, Refused, as_rejected, dump
 from tuneloop.neighbours import minhash
 from tuneloop.neighbours.overlap import OverlapIndex
 from tuneloop.records import KINDS, SPLITS, Example, Rejected, encode, example_id, example_schema
@@ -178,7 +178,8 @@ def _line(raw: Raw, part: PartPlan, config: DataConfig) -> _Line:
         if example.generator is not None:
             example.source["licence"] = example.generator.get("licence")
         example.id = example_id(example)
-        json.dumps([example.meta, example.generator, example.label], ensure_ascii=False).encode()
+        if example.meta or example.generator or part.licence:
+            dump([example.meta, example.generator, part.licence]).encode()
         value = raw.row.get(part.group) if part.group else None
         line.link = "" if value is None or value == "" else str(value)
         line.example = example

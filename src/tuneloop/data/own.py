@@ -36,6 +36,11 @@ PREPARED_MORE = (*CARRIED, "parents", "generator")
 
 def prepared(row: dict[str, Any]) -> Example:
     """A row of an earlier data folder, as it stands there."""
-    held = decode({name: value for name, value in row.items() if value is not None})
+    try:
+        held = decode({name: value for name, value in row.items() if value is not None})
+    except (ValueError, TypeError) as error:
+        raise Refused("broken_json", value=str(error), cure="name a folder that `tuneloop data` wrote") from error
+    if held.kind not in KINDS or not (held.messages or held.text or held.prompt):
+        raise Refused("wrong_type", field="kind", value=held.kind, cure="name a folder that `tuneloop data` wrote")
     held.group, held.split, held.id, held.source = "", "train", "", {}
     return held

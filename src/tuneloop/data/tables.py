@@ -103,9 +103,29 @@ def _not_a(name: str, path: Path, error: Exception) -> Exception:
 def _batches(batches: Iterator[Any], path: Path) -> Iterator[Raw]:
     number = 0
     for batch in batches:
+        batch.validate(full=True)  # a damaged Arrow file has offsets that point outside of it
         for start in range(0, batch.num_rows, BATCH):
-            for row in batch.slice(start, BATCH).to_pylist():
+            for row in _rows(batch.slice(start, BATCH)):
                 number += 1
                 yield Raw(number, row=row)
     if not number:
         raise DataError(302, "empty file", where=str(path), expected="at least one row")
+
+
+def _rows(batch: Any) -> list[dict[str, Any]]:
+    """The rows as Python values; a time that Python has no date for is the number that stands there."""
+    try:
+        found: list[dict[str, Any]] = batch.to_pylist()
+        return found
+    except (OverflowError, ValueError):
+        columns = {name: _values(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _values(column: Any) -> list[Any]:
+    import pyarrow as pa
+
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):
+        return list(column.cast(pa.int64()).to_pylist()) if pa.types.is_temporal(column.type) else [None] * len(column)

@@ -9,6 +9,7 @@ Everything else goes through `encode`: generation tags, thoughts, tools, texts t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -20,7 +21,17 @@ from tuneloop.prompts.templates import apply_template, start_ids, uses_generatio
 from tuneloop.records import Example
 
 MARK = "\ue000{}\ue001"
+CHUNK = 256
 PLAIN_KEYS = frozenset(("role", "content", "weight"))
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A text with its trained spans (None: all of it), and the tokens that stand before and after a raw one."""
+
+    text: str
+    spans: list[Span] | None
+    ends: tuple[list[int], int] | None
 
 
 @dataclass(frozen=True)
@@ -35,17 +46,29 @@ class Shape:
 def encode_batch(examples: Sequence[Example], tokenizer: Any) -> list[Encoded | TuneloopError]:
     """`encode` of each example; the error it raises stands in the place of one that cannot be encoded."""
     out: list[Encoded | TuneloopError | None] = [None] * len(examples)
-    texts: list[str] = []
-    spans: list[list[Span]] = []
-    at: list[int] = []
-    for index, (text, found) in _laid_out(examples, tokenizer).items():
-        texts.append(text)
-        spans.append(found)
-        at.append(index)
-    for index, text, found, encoded in zip(at, texts, spans, _tokens(texts, tokenizer), strict=True):
-        out[index] = Encoded(encoded.ids, _mask(encoded.offsets, found), text)
-    _raw(examples, tokenizer, out)
+    # Rust tokenises one chunk while Python lays out the next.
+    with ThreadPoolExecutor(1) as pool:
+        waiting: list[tuple[dict[int, Laid], Future[list[Any]]]] = []
+        for start in range(0, len(examples), CHUNK):
+            laid = _laid_out(examples, range(start, min(start + CHUNK, len(examples))), tokenizer)
+            texts = [one.text for one in laid.values()]
+            waiting.append((laid, pool.submit(_tokens, texts, tokenizer)))
+            if len(waiting) > 1:
+                _collect(*waiting.pop(0), out)
+        for held in waiting:
+            _collect(*held, out)
     return [_single(example, tokenizer) if held is None else held for example, held in zip(examples, out, strict=True)]
+
+
+def _collect(laid: dict[int, Laid], tokens: Future[list[Any]], out: list[Encoded | TuneloopError | None]) -> None:
+    for (index, one), encoding in zip(laid.items(), tokens.result(), strict=True):
+        mask = [True] * len(encoding) if one.spans is None else _mask(encoding, one.spans)
+        ids = encoding.ids
+        if one.ends is None:
+            out[index] = Encoded(ids, mask, one.text)
+        else:
+            bos, eos = one.ends
+            out[index] = Encoded([*bos, *ids, eos], [*[False] * len(bos), *mask, True], one.text)
 
 
 def _single(example: Example, tokenizer: Any) -> Encoded | TuneloopError:
@@ -59,37 +82,55 @@ def _tokens(texts: list[str], tokenizer: Any) -> list[Any]:
     return list(tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)) if texts else []
 
 
-def _mask(offsets: list[Span], spans: list[Span]) -> list[bool]:
-    if len(spans) == 1:
-        start, stop = spans[0]
-        return [start < end <= stop for _, end in offsets]
-    return [any(start < end <= stop for start, stop in spans) for _, end in offsets]
+def _mask(encoding: Any, spans: list[Span]) -> list[bool]:
+    """A token is trained when it ends inside a span, as in `encode`; found by its characters, not token by token."""
+    count = len(encoding)
+    mask = [False] * count
+    for start, stop in spans:
+        if start >= stop:
+            continue
+        first, last = encoding.char_to_token(start), encoding.char_to_token(stop - 1)
+        if first is None or last is None:  # a character that no token stands for
+            return [any(a < end <= b for a, b in spans) for _, end in encoding.offsets]
+        if encoding.token_to_chars(last)[1] > stop:
+            last -= 1
+        while last + 1 < count and (chars := encoding.token_to_chars(last + 1)) is not None and chars[1] <= stop:
+            last += 1
+        mask[first : last + 1] = [True] * (last + 1 - first)
+    return mask
 
 
-def _raw(examples: Sequence[Example], tokenizer: Any, out: list[Encoded | TuneloopError | None]) -> None:
+def _laid_out(examples: Sequence[Example], indices: range, tokenizer: Any) -> dict[int, Laid]:
+    """index -> text and trained spans of the examples that need no look of their own."""
+    if not tokenizer.is_fast:
+        return {}
+    return _conversations(examples, indices, tokenizer) | _raw(examples, indices, tokenizer)
+
+
+def _raw(examples: Sequence[Example], indices: range, tokenizer: Any) -> dict[int, Laid]:
     """Prompts with completions, and texts."""
-    if tokenizer.eos_token_id is None or not tokenizer.is_fast:
-        return
-    at = [
-        i
-        for i, e in enumerate(examples)
-        if e.messages is None and e.chosen is None and (e.text is not None or e.completion is not None)
-    ]
-    parts = [
-        ("", e.text) if e.text is not None else (e.prompt or "", e.completion or "") for e in (examples[i] for i in at)
-    ]
-    bos = start_ids(tokenizer) if at else []
-    texts = [prompt + trained for prompt, trained in parts]
-    for index, (prompt, _), text, encoded in zip(at, parts, texts, _tokens(texts, tokenizer), strict=True):
-        mask = _mask(encoded.offsets, [(len(prompt), len(text))]) if prompt else [True] * len(encoded.ids)
-        ids = [*bos, *encoded.ids, tokenizer.eos_token_id]
-        out[index] = Encoded(ids, [*[False] * len(bos), *mask, True], text)
+    if tokenizer.eos_token_id is None:
+        return {}
+    found: dict[int, Laid] = {}
+    bos: list[int] | None = None
+    for index in indices:
+        example = examples[index]
+        if example.messages is not None or example.chosen is not None:
+            continue
+        if example.text is None and example.completion is None:
+            continue
+        bos = start_ids(tokenizer) if bos is None else bos
+        prompt, trained = ("", example.text) if example.text is not None else (example.prompt or "", example.completion)
+        text = f"{prompt}{trained}"
+        spans = [(len(prompt), len(text))] if prompt else None
+        found[index] = Laid(text, spans, (bos, tokenizer.eos_token_id))
+    return found
 
 
-def _laid_out(examples: Sequence[Example], tokenizer: Any) -> dict[int, tuple[str, list[Span]]]:
-    """index -> rendering and trained spans of the conversations whose spans could be taken from their shape."""
-    plain = [i for i, e in enumerate(examples) if e.messages is not None and e.tools is None and _plain(e.messages)]
-    if not plain or not tokenizer.is_fast:
+def _conversations(examples: Sequence[Example], indices: range, tokenizer: Any) -> dict[int, Laid]:
+    """Those whose spans can be taken from their shape."""
+    plain = [i for i in indices if (m := examples[i].messages) is not None and examples[i].tools is None and _plain(m)]
+    if not plain:
         return {}
     template = apply_template(tokenizer, None)
     if uses_generation_tag(template):
@@ -107,7 +148,7 @@ def _laid_out(examples: Sequence[Example], tokenizer: Any) -> dict[int, tuple[st
     for (index, shape), text in zip(usable.items(), rendered, strict=True):
         spans = _spans(shape, examples[index].messages or [], text)
         if spans is not None:
-            found[index] = (text, spans)
+            found[index] = Laid(text, spans, None)
     return found
 
 
