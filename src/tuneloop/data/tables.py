@@ -72,7 +72,7 @@ def read_parquet(path: Path) -> Iterator[Raw]:
     try:
         with pq.ParquetFile(path) as file:
             yield from _batches(file.iter_batches(batch_size=BATCH), path)
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+    except (pa.ArrowException, ValueError, OverflowError, OSError) as error:
         raise _not_a("Parquet", path, error) from error
 
 
@@ -89,7 +89,7 @@ def read_arrow(path: Path) -> Iterator[Raw]:
                 source.seek(0)
                 batches = iter(pa.ipc.open_stream(source))
             yield from _batches(batches, path)
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+    except (pa.ArrowException, ValueError, OverflowError, OSError) as error:
         raise _not_a("Arrow", path, error) from error
 
 
@@ -117,6 +117,8 @@ def _rows(batch: Any) -> list[dict[str, Any]]:
     try:
         found: list[dict[str, Any]] = batch.to_pylist()
         return found
+    except UnicodeDecodeError:
+        raise
     except (OverflowError, ValueError):
         columns = {name: _values(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -128,4 +130,6 @@ def _values(column: Any) -> list[Any]:
     try:
         return list(column.to_pylist())
     except (OverflowError, ValueError):
-        return list(column.cast(pa.int64()).to_pylist()) if pa.types.is_temporal(column.type) else [None] * len(column)
+        if not pa.types.is_temporal(column.type):
+            raise
+        return list(column.cast(pa.int64()).to_pylist())
