@@ -77,6 +77,31 @@ RANKED = {
 }
 
 
+def data_profile() -> dict[str, Any]:
+    """As the data stage writes it, with text of rows that must not become markup."""
+    spread = {"min": 1, "median": 5, "p95": 9, "max": 10, "mean": 5.0, "total": 450}
+    characters = {"prompt": spread, "answer": spread, "histogram": {"edges": [1, 4, 11], "counts": [30, 60]}}
+    benchmark = {"benchmark": "arc", "items": 4, "items_repeated": 1, "share": 0.25, "rows": 2, "rows_out": 1}
+    find = {
+        "benchmark": "arc",
+        "rule": "whole string",
+        "share": 1.0,
+        "where": HOSTILE,
+        "row": HOSTILE,
+        "item": "an item",
+    }
+    dropped = {"id": "a", "prompt": HOSTILE, "answer": "x", "reason": "near_duplicate", "similarity": 0.91}
+    return {
+        "rows_in": 100, "kept": 90, "rejected": 10, "reasons": {"duplicate": 7, HOSTILE: 3},
+        "splits": {"train": 80, "valid": 5, "test": 5}, "characters": characters, "languages": {"en": 90},
+        "sources": [{"uri": HOSTILE, "rows_in": 100, "kept": 90, "rejected": 10, "licence": "MIT"}],
+        "clusters": [{"kept": "b", "prompt": "kept row", "answer": "x", "rows": 2, "dropped": [dropped]}],
+        "large_groups": [{"rows": 50, "threshold": 0.9, "prompt": HOSTILE}], "labels": {"l": 90},
+        "balance": [{"label": HOSTILE, "rows": 90, "characters": 7.5, "sources": {"a/b.jsonl": 90}}],
+        "contamination": {"benchmarks": [benchmark], "not_checked": ["mmlu"], "finds": [find]},
+    }  # fmt: skip
+
+
 def example_report(top: Path, *, max_rows: int = 300) -> Path:
     """A whole round of synthetic folders and its report.html."""
     tasks = ("arc_easy", "mmlu")
@@ -89,9 +114,7 @@ def example_report(top: Path, *, max_rows: int = 300) -> Path:
         append_jsonl(top / "log.jsonl", {"step": step, "loss": 2.5 - step / 50, "lr": 1e-4 * step / 60, **extra})
     (top / "model").mkdir()
     (top / "log.jsonl").rename(top / "model" / "log.jsonl")
-    write_json(
-        top / "data" / "profile.json", {"kept": 90, "rejected": 10, "reasons": {"exact duplicate": 7, HOSTILE: 3}}
-    )
+    write_json(top / "data" / "profile.json", data_profile())
     found = [
         analyze(AnalyzeConfig(), top / "compare" / name, top / "analysis" / name, against=top / "compare" / "base")
         for name in ("base-prompted", "tune")
@@ -113,8 +136,10 @@ def test_every_part_stands(tmp_path: Path) -> None:
     page = example_report(tmp_path).read_text(encoding="utf-8")
     for part in ("better on", "Scores", "Paired tests", "Findings", "Training", "Weakest slices", "Causes", "Data"):
         assert part in page
+    for part in ("80, valid 5", "0.91", "an item", "mmlu", 'class="block"', "regrouped at similarity 0.9"):
+        assert part in page
     assert "Where the time went" in page
-    assert "exact duplicate" in page
+    assert "duplicate" in page
     assert page.count('class="dot"') == 6 + 3
     for part in ("Use the tune.", "3 contenders touched the test split", "paid after 6,000 calls", "from 16"):
         assert part in page

@@ -8,6 +8,7 @@ from typing import Any
 
 from tuneloop.report import gather
 from tuneloop.report.contending import contending
+from tuneloop.report.datapage import data_page
 from tuneloop.report.parts import part
 from tuneloop.store import open_run, write_text
 
@@ -47,7 +48,7 @@ def build_report(
             contending=contending(compare),
             analyses=gather.analyses(analyses),
             training=gather.training(models),
-            profile=gather.profile(data),
+            data=data_page(data),
             timings=timings,
             provenance=gather.provenance(stages),
             rows=rows,

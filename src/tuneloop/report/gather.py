@@ -92,28 +92,6 @@ def _series(log: list[dict[str, Any]], *names: str) -> list[tuple[float, float]]
     return found[:: max(1, len(found) // 1000)]
 
 
-def profile(data: Path | None) -> list[tuple[str, str]]:
-    """Flattened name and value pairs of profile.json, in its order."""
-    if data is None or not _has(data, "profile.json"):
-        return []
-    pairs: list[tuple[str, str]] = []
-    _flatten(read_json(data / "profile.json"), "", pairs)
-    return pairs[:120]
-
-
-def _flatten(value: Any, name: str, pairs: list[tuple[str, str]]) -> None:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            _flatten(inner, f"{name} · {key}" if name else str(key), pairs)
-    elif isinstance(value, list) and any(isinstance(x, dict | list) for x in value):
-        for place, inner in enumerate(value[:20]):
-            _flatten(inner, f"{name} {place + 1}", pairs)
-    elif isinstance(value, list):
-        pairs.append((name, ", ".join(map(str, value[:20]))))
-    else:
-        pairs.append((name, f"{value:.4g}" if isinstance(value, float) else str(value)))
-
-
 def analyses(folders: list[Path]) -> list[dict[str, Any]]:
     """findings.json of each analysis, with its folder; the tune comes first, since the verdict is about it."""
     found = [{"path": str(f), **read_json(f / "findings.json")} for f in folders if _has(f, "findings.json")]
