@@ -26,6 +26,7 @@ KEYLESS = {
     "output_dir",
     "logging_steps",
     "num_workers",
+    "executor",
     "report_to",
     "save_steps",
     "save_total_limit",

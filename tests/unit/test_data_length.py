@@ -99,6 +99,22 @@ def test_tokens_are_those_that_training_sees(tmp_path: Path, tokenizer: Any) -> 
     assert error.value.number == 138
 
 
+def test_a_model_without_a_template_is_no_fault_of_the_rows(tmp_path: Path) -> None:
+    path = lines(tmp_path / "r.jsonl", [{"question": "q", "answer": "a"}])
+    with pytest.raises(UsageError) as error:
+        prepare(DataConfig(source=[path]), tmp_path / "out", model=ModelConfig(name="world"))
+    assert error.value.number == 121 and not (tmp_path / "out").exists()
+
+
+def test_what_runs_the_operations_is_not_part_of_the_key(tmp_path: Path) -> None:
+    path = lines(tmp_path / "r.jsonl", many(5, "k"))
+    shares: dict[str, Any] = {"source": [path], "valid_fraction": 0, "test_fraction": 0}
+    out = prepare(DataConfig(**shares, executor="inline"), tmp_path / "out")
+    before = (out / "manifest.json").stat().st_mtime_ns
+    assert prepare(DataConfig(**shares, executor="processes", num_workers=2), out) == out
+    assert (out / "manifest.json").stat().st_mtime_ns == before
+
+
 def test_rows_that_are_too_long_go_with_their_number(tmp_path: Path, tokenizer: Any) -> None:
     out = run(tmp_path, [{"question": "q", "answer": "a"}, {"question": "q", "answer": "word " * 200}], max_length=64)
     (gone,) = read_rejected(out)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tuneloop.data.rows import Refused
-from tuneloop.errors import TuneloopError
+from tuneloop.errors import TuneloopError, UsageError
 from tuneloop.prompts.batch import encode_batch
 from tuneloop.records import Example, example_id
 
@@ -50,6 +50,8 @@ def _count(examples: list[Example], loaded: Any, seen: set[int] | None = None) -
     best: list[tuple[int, int] | Refused] = [(0, 0)] * len(examples)
     for index, found in zip(owner, encode_batch(flat, loaded), strict=True):
         held = best[index]
+        if isinstance(found, UsageError):
+            raise found  # the model has no template, say: no row of its own is at fault
         if isinstance(found, TuneloopError):
             best[index] = Refused("template", field="messages", value=found.what, cure=found.cure or "mend the row")
         elif not isinstance(held, Refused):
