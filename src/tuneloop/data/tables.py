@@ -22,7 +22,10 @@ def read_csv(path: Path) -> Iterator[Raw]:
     first = lines_peek.last
     delimiter = max("\t,;|" if kind(path) == ".tsv" else ",;\t|", key=first.count)
     reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter)
-    header = [name.strip() for name in next(reader)]
+    try:
+        header = [name.strip() for name in next(reader)]
+    except csv.Error as error:
+        raise _broken(path, len(blank) + 1, error) from error
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise DataError(
@@ -39,7 +42,14 @@ def read_csv(path: Path) -> Iterator[Raw]:
             if any(cell.strip() for cell in cells):
                 yield _cells(start + len(blank), cells, header, delimiter)
     except csv.Error as error:
-        raise DataError(306, f"broken CSV: {error}", where=f"{path}:{line + 1}", cure="mend that line") from error
+        raise _broken(path, line + 1, error) from error
+
+
+def _broken(path: Path, line: int, error: csv.Error) -> DataError:
+    what = str(error).split(" - ")[0]
+    return DataError(
+        306, f"broken CSV: {what}", where=f"{path}:{line}", cure="mend that line; line ends are \\n or \\r\\n"
+    )
 
 
 class _peekable:

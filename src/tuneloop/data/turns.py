@@ -95,7 +95,7 @@ def turn(value: object, number: int, field: str = "messages") -> Row:
     if not isinstance(value, dict):
         raise Refused("wrong_type", field=place, value=value, cure='write {"role": ..., "content": ...}')
     speaker = value.get("role", value.get("from"))
-    role = str(speaker) if speaker in ROLES else SPEAKERS.get(str(speaker).lower())
+    role = speaker if isinstance(speaker, str) and speaker in ROLES else SPEAKERS.get(str(speaker).lower())
     if role is None:
         cure = "one of " + ", ".join(sorted(ROLES | set(SPEAKERS)))
         raise Refused("bad_turns", field=f"{place}.role", value=speaker, cure=cure)
