@@ -24,11 +24,11 @@ from tuneloop.store import read_json
 from tuneloop.text import key
 
 
-@pytest.fixture
-def rows(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows of several shards, with everything that is decided between rows."""
     rng = random.Random(1)
-    path = tmp_path / "rows.jsonl"
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     held: list[str] = []
     for i in range(7000):
         question = " ".join(key(f"{i}/{j}")[:8] for j in range(rng.randint(3, 9)))
@@ -52,16 +52,20 @@ def files(out: Path) -> dict[str, str]:
     return {name: digest for name, digest in found.items() if name != "run.json"}
 
 
-def test_processes_write_the_files_of_one_process(rows: Path, tmp_path: Path) -> None:
-    inline = files(prepare(config(rows, executor="inline"), tmp_path / "inline"))
+@pytest.fixture(scope="module")
+def inline(rows: Path) -> dict[str, str]:
+    """The files of a straight run in one process."""
+    return files(prepare(config(rows, executor="inline"), rows.parent / "inline"))
+
+
+def test_processes_write_the_files_of_one_process(rows: Path, inline: dict[str, str], tmp_path: Path) -> None:
     two = files(prepare(config(rows, executor="processes", num_workers=2), tmp_path / "two"))
     assert inline == two and len(inline) >= 5
 
 
 def test_a_killed_worker_loses_nothing(
-    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    rows: Path, inline: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    inline = files(prepare(config(rows, executor="inline"), tmp_path / "inline"))
     killed: list[int] = []
 
     def hunt() -> None:
@@ -100,9 +104,10 @@ def test_small_input_starts_no_workers() -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, 3])
-def test_a_killed_run_goes_on_and_writes_the_same_files(rows: Path, tmp_path: Path, after: int) -> None:
+def test_a_killed_run_goes_on_and_writes_the_same_files(
+    rows: Path, inline: dict[str, str], tmp_path: Path, after: int
+) -> None:
     """kill -9 once `after` shards stand there (0: at once), then the same command again."""
-    straight = files(prepare(config(rows, executor="inline"), tmp_path / "straight"))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "tuneloop", "data", str(rows), "--out", str(out), "--quiet"]
     command += ["--set", "data.group=doc", "--set", "data.executor=inline"]
@@ -116,7 +121,7 @@ def test_a_killed_run_goes_on_and_writes_the_same_files(rows: Path, tmp_path: Pa
     assert done >= min(after, 1)
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert files(out) == straight
+    assert files(out) == inline
     assert not list(out.rglob(".*.tmp")) and not (out / ".work").exists()
 
 
@@ -143,11 +148,10 @@ def two_nodes() -> Any:
 
 
 def test_ray_on_two_nodes_writes_the_same_files_although_a_worker_is_killed(
-    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rows: Path, inline: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
 
-    inline = files(prepare(config(rows, executor="inline"), tmp_path / "inline"))
     path = os.pathsep.join(filter(None, sys.path))
     monkeypatch.setenv("PYTHONPATH", path)
     cluster = two_nodes()
