@@ -335,7 +335,9 @@ def last_line(report: dict[str, Any]) -> dict[str, Any]:
         first, last = report["whole"][0], report["whole"][-1]
         out["rows_per_s"] = round(last["rows"] / last["seconds"], 1)
         out["peak_mib"] = round(last["peak_bytes"] / 2**20, 1)
-        out["bytes_per_row"] = round((last["peak_bytes"] - first["peak_bytes"]) / (last["rows"] - first["rows"]), 1)
+        # Of the main process, which holds what grows; workers hold one shard each, whatever the rows.
+        grown = last["peak_main_bytes"] - first["peak_main_bytes"]
+        out["bytes_per_row"] = round(grown / (last["rows"] - first["rows"]), 1)
         out["rows"] = last["rows"]
     return out
 
