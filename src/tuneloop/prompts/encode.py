@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneloop.errors import DataError, UsageError
-from tuneloop.prompts.spans import Message, Span, assistant_spans, render, tagged_spans
+from tuneloop.prompts.spans import Message, Span, Tools, assistant_spans, check_whole, render, tagged_spans
 from tuneloop.prompts.templates import apply_template, start_ids, uses_generation_tag
 from tuneloop.records import Example
 
@@ -31,10 +31,10 @@ def encode(example: Example, tokenizer: Any, *, max_length: int | None = None) -
     Conversations: thinking block, words and end of turn of every assistant message whose `weight` is not 0.
     Prompt and completion: the completion and the end token. Text: every token and the end token.
     With `max_length`, tokens beyond it are cut off the end and `truncated` says so.
-    Raises DataError 340-343 and UsageError 121, 125, 126.
+    Raises DataError 340-344 and UsageError 121, 125, 126.
     """
     if example.messages is not None:
-        found = _conversation(example.messages, tokenizer)
+        found = _conversation(example.messages, tokenizer, example.tools)
     elif example.text is not None:
         found = _raw("", example.text, tokenizer)
     else:
@@ -76,12 +76,13 @@ def _raw(prompt: str, trained: str, tokenizer: Any) -> Encoded:
     return Encoded([*bos, *ids, tokenizer.eos_token_id], [*[False] * len(bos), *mask, True], text)
 
 
-def _conversation(messages: list[Message], tokenizer: Any) -> Encoded:
+def _conversation(messages: list[Message], tokenizer: Any, tools: Tools = None) -> Encoded:
     roles = [m.get("role") for m in messages]
     if not all(isinstance(role, str) for role in roles):
         raise DataError(343, "a message without a role", where="messages", expected="role and content in each")
     tagged = uses_generation_tag(_template(tokenizer))
-    text, spans = (tagged_spans if tagged else assistant_spans)(tokenizer, messages)
+    text, spans = (tagged_spans if tagged else assistant_spans)(tokenizer, messages, tools)
+    check_whole(text, messages, tools)
     weights = [m.get("weight") for m in messages if m["role"] == "assistant"]
     kept = [span for span, weight in zip(spans, weights, strict=True) if weight is None or weight > 0]
     ids, offsets = _tokens(text, tokenizer)
@@ -110,12 +111,12 @@ def _mask(offsets: list[Span], spans: list[Span]) -> list[bool]:
     return [any(start < b <= end for start, end in spans) for _, b in offsets]
 
 
-def render_prompt(messages: list[Message], tokenizer: Any) -> str:
+def render_prompt(messages: list[Message], tokenizer: Any, tools: Tools = None) -> str:
     """The conversation with the cue for the next answer."""
     _template(tokenizer)
-    return render(tokenizer, messages, generate=True)
+    return render(tokenizer, messages, tools=tools, generate=True)
 
 
-def encode_prompt(messages: list[Message], tokenizer: Any) -> list[int]:
+def encode_prompt(messages: list[Message], tokenizer: Any, tools: Tools = None) -> list[int]:
     """Token ids of `render_prompt`."""
-    return _tokens(render_prompt(messages, tokenizer), tokenizer)[0]
+    return _tokens(render_prompt(messages, tokenizer, tools), tokenizer)[0]

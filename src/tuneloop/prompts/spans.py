@@ -7,6 +7,7 @@ letter, or the template is refused.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,18 +15,21 @@ from typing import Any
 from tuneloop.errors import DataError
 
 Message = dict[str, Any]
+Tools = list[dict[str, Any]] | None
 Span = tuple[int, int]
 MARK = re.compile("\ue000[0-9]+[ta]\ue001")
 # Templates may trim what they are given; these are the trimmings that are recognised.
 TRIMS: tuple[Callable[[str], str], ...] = (str, str.strip, str.rstrip, str.lstrip)
 
 
-def render(tokenizer: Any, messages: list[Message], *, generate: bool = False) -> str:
+def render(tokenizer: Any, messages: list[Message], *, tools: Tools = None, generate: bool = False) -> str:
     """The conversation as text, through the sandboxed Jinja of Transformers."""
     from jinja2 import TemplateError
 
     try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate))
+        return str(
+            tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=generate)
+        )
     except (TemplateError, TypeError) as error:
         raise _refused(error) from error
 
@@ -36,26 +40,68 @@ def _refused(error: Exception) -> DataError:
     )
 
 
-def assistant_spans(tokenizer: Any, messages: list[Message]) -> tuple[str, list[Span]]:
-    """The rendering and, for each assistant message, the characters to train: thinking block, words, end of turn.
+def assistant_spans(tokenizer: Any, messages: list[Message], tools: Tools = None) -> tuple[str, list[Span]]:
+    """The rendering and, for each assistant message, the characters to train: thinking, words, calls, end of turn.
 
     Raises DataError 341 when the spans cannot be proven, 342 when an answer is not text.
     """
     marked_messages, fills, last = _mark(messages, thinking="</think>" in str(tokenizer.chat_template))
-    real = render(tokenizer, messages)
-    pieces, order = _split(render(tokenizer, marked_messages), last)
+    real = render(tokenizer, messages, tools=tools)
+    pieces, order = _split(render(tokenizer, marked_messages, tools=tools), last)
     trim = _proven_trim(pieces, [fills[mark] for mark in order], real)
-    cue = _cue(tokenizer, messages) if order else ""
+    cue, lead = _cue(tokenizer, messages) if order else ("", "")
+    calls = {mark for mark, m in zip(last, _answers(messages), strict=True) if m.get("tool_calls")}
     spans, position, start = [], 0, -1
     for number, mark in enumerate(order):
         words = position + len(pieces[number])
-        if start < 0:
-            start = words - _after_cue(pieces[number], cue)
+        if start < 0 and mark in calls and not cue:
+            start = _end_of_prompt(tokenizer, messages[: _index(mark)], tools, real)
+        elif start < 0:
+            start = words - _after_cue(pieces[number], cue, lead)
         position = words + len(trim(fills[mark]))
         if mark in last:
-            spans.append((start, position + _end_of_turn(tokenizer, pieces[number + 1])))
+            skipped = _calls_length(tokenizer, pieces[number + 1]) if mark in calls else 0
+            spans.append((start, position + skipped + _end_of_turn(tokenizer, pieces[number + 1][skipped:])))
             start = -1
     return real, spans
+
+
+def check_whole(text: str, messages: list[Message], tools: Tools = None) -> None:
+    """Raises DataError 344 where the template left out a message, a tool call or a tool.
+
+    Some templates show a system prompt only while they ask for an answer (Mistral v0.3), others know no tools: what
+    was trained without them would be asked with them.
+    """
+    for number, message in enumerate(messages):
+        content = message.get("content")
+        if message["role"] != "assistant" and isinstance(content, str) and content.strip():
+            if content.strip() not in text and json.dumps(content, ensure_ascii=False)[1:-1] not in text:
+                raise _left_out(f"message {number} ({message['role']})")
+        for call in message.get("tool_calls") or []:
+            if _function(call).get("name", "") not in text:
+                raise _left_out(f"the tool call in message {number}")
+    for tool in tools or []:
+        if str(_function(tool).get("name", "")) not in text:
+            raise _left_out(f"the tool {_function(tool).get('name')}")
+
+
+def _left_out(what: str) -> DataError:
+    return DataError(
+        344,
+        f"the chat template leaves out {what}",
+        where="chat template",
+        expected="a template that shows all that the row holds",
+        cure="write a system prompt into the first user turn, or train with a template that has a place for it",
+    )
+
+
+def _function(call: dict[str, Any]) -> dict[str, Any]:
+    found = call.get("function", call)
+    return found if isinstance(found, dict) else {}
+
+
+def _answers(messages: list[Message]) -> list[Message]:
+    return [message for message in messages if message["role"] == "assistant"]
 
 
 def _mark(messages: list[Message], *, thinking: bool) -> tuple[list[Message], dict[str, str], list[str]]:
@@ -70,6 +116,14 @@ def _mark(messages: list[Message], *, thinking: bool) -> tuple[list[Message], di
             marked.append(message)
             continue
         content = message.get("content")
+        calls = message.get("tool_calls")
+        if calls and not content:
+            # Nothing but calls: the mark stands for the name of the first.
+            first = {**calls[0], "function": {**_function(calls[0]), "name": f"\ue000{i}a\ue001"}}
+            fills[f"\ue000{i}a\ue001"] = str(_function(calls[0]).get("name", ""))
+            marked.append({**message, "tool_calls": [first, *calls[1:]]})
+            last.append(f"\ue000{i}a\ue001")
+            continue
         if not isinstance(content, str):
             raise DataError(342, f"the answer in message {i} is not text", where="messages", expected="a string")
         thoughts, answer = f"\ue000{i}t\ue001", f"\ue000{i}a\ue001"
@@ -112,22 +166,50 @@ def _unproven(why: str) -> DataError:
     )
 
 
-def _cue(tokenizer: Any, messages: list[Message]) -> str:
-    """What the template writes to ask for an answer; empty where it writes nothing."""
-    ask = [m for m in messages if m["role"] != "assistant"][-1:] or [{"role": "user", "content": "x"}]
-    ask = [{"role": "user", "content": "x"}] if ask[0]["role"] != "user" else ask
+def _cue(tokenizer: Any, messages: list[Message]) -> tuple[str, str]:
+    """What the template writes to ask for an answer (may be empty), and what it writes then before the words."""
+    ask = [m for m in messages if m["role"] == "user"][-1:] or [{"role": "user", "content": "x"}]
     without, with_cue = render(tokenizer, ask), render(tokenizer, ask, generate=True)
-    return with_cue[len(without) :] if with_cue.startswith(without) else ""
+    cue = with_cue[len(without) :] if with_cue.startswith(without) else ""
+    if cue:
+        return cue, ""
+    mark = "\ue000a\ue001"
+    answered = render(tokenizer, [*ask, {"role": "assistant", "content": mark}])
+    return "", answered[len(with_cue) : answered.find(mark)] if answered.startswith(with_cue) else ""
 
 
-def _after_cue(before: str, cue: str) -> int:
-    """Characters between the cue and the words: a thinking block the model has to write itself."""
+def _after_cue(before: str, cue: str, lead: str) -> int:
+    """Characters that the model has to write itself before the words: a thinking block, a blank."""
     if not cue:
-        return 0
+        return len(lead) if before.endswith(lead) else 0
     at = before.rfind(cue)
     if at < 0:
         raise _unproven("the cue for an answer does not stand before it")
     return len(before) - at - len(cue)
+
+
+def _index(mark: str) -> int:
+    return int(mark[1:-2])
+
+
+def _end_of_prompt(tokenizer: Any, before: list[Message], tools: Tools, real: str) -> int:
+    """Where the model begins to write after these messages."""
+    prompt = render(tokenizer, before, tools=tools, generate=True)
+    if not real.startswith(prompt):
+        raise _unproven("what is asked with is not what was trained")
+    return len(prompt)
+
+
+def _calls_length(tokenizer: Any, after: str) -> int:
+    """Characters of tool calls between the words of an answer (or the first call's name) and the end of its turn."""
+    mark = "\ue000a\ue001"
+    plain = render(tokenizer, [{"role": "user", "content": "x"}, {"role": "assistant", "content": mark}])
+    tail = plain[plain.find(mark) + len(mark) :]
+    end = tail[: _end_of_turn(tokenizer, tail)].strip()
+    at = after.find(end)
+    if at < 0:
+        raise _unproven("no end of turn follows the tool calls")
+    return at
 
 
 def _end_of_turn(tokenizer: Any, after: str) -> int:
@@ -146,7 +228,7 @@ def _end_of_turn(tokenizer: Any, after: str) -> int:
     return length + 1 if thinking else length
 
 
-def tagged_spans(tokenizer: Any, messages: list[Message]) -> tuple[str, list[Span]]:
+def tagged_spans(tokenizer: Any, messages: list[Message], tools: Tools = None) -> tuple[str, list[Span]]:
     """The rendering and the spans that the template's own `{% generation %}` tags name, one an assistant message."""
     from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import render_jinja_template
@@ -154,6 +236,7 @@ def tagged_spans(tokenizer: Any, messages: list[Message]) -> tuple[str, list[Spa
     try:
         rendered: Any = render_jinja_template(
             conversations=[messages],
+            tools=tools,
             chat_template=tokenizer.chat_template,
             return_assistant_tokens_mask=True,
             **tokenizer.special_tokens_map,
@@ -163,6 +246,6 @@ def tagged_spans(tokenizer: Any, messages: list[Message]) -> tuple[str, list[Spa
     texts, found = rendered
     spans = [(int(a), int(b)) for a, b in found[0]]
     answers = sum(m["role"] == "assistant" for m in messages)
-    if len(spans) != answers or texts[0] != render(tokenizer, messages):
+    if len(spans) != answers or texts[0] != render(tokenizer, messages, tools=tools):
         raise _unproven(f"{answers} answers, but {len(spans)} spans in generation tags")
     return str(texts[0]), spans
