@@ -9,12 +9,55 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tuneloop.config import DataConfig, EvalConfig, ModelConfig, TrainConfig
+from tuneloop.console import say
 from tuneloop.errors import DataError, UsageError
 from tuneloop.store import read_json, write_text
+
+SHOWN = 20
+COURSE_ONLY = ("is_public", "finetune_args", "enable_peft", "limit")
+
+
+def _settings(settings: dict[str, Any]) -> TrainConfig:
+    """The `train` section from keyword arguments, aliases and errors as in a config file."""
+    from tuneloop.config import load
+
+    given = {**(settings.get("finetune_args") or {}), **settings}
+    ignored = [name for name in COURSE_ONLY if name in given and name != "finetune_args"]
+    if ignored:
+        say(f"{', '.join(ignored)}: of the hosted library, without a meaning here")
+    loaded = load(None, [], {f"train.{k}": v for k, v in given.items() if k not in COURSE_ONLY})
+    for note in loaded.notes:
+        say(note)
+    return loaded.config.train
+
+
+def _lines(path: Path, input_key: str, output_key: str) -> Iterator[dict[str, str]]:
+    """{input, output} of every line; a number counts as text. Raises UsageError 110, DataError 360."""
+    if not path.is_file():
+        raise UsageError(110, "no such file", where=str(path), cure="check the path")
+    # Lines end at \n alone: JSON may hold U+2028 unescaped.
+    for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode("utf-8"))
+            pair = {"input": row[input_key], "output": row[output_key]}
+            if not all(isinstance(v, str | int | float) and str(v).strip() for v in pair.values()):
+                raise TypeError("an empty value, or one that is no text")
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                360,
+                f"cannot read this row: {error}",
+                where=f"{path}:{number}",
+                expected=f"a JSON object with '{input_key}' and '{output_key}', UTF-8",
+                cure="mend the line",
+            ) from error
+        yield {name: str(value) for name, value in pair.items()}
 
 
 class BasicModelRunner:
@@ -59,31 +102,19 @@ class BasicModelRunner:
 
     def load_data_from_jsonlines(self, file_path: str, input_key: str = "input", output_key: str = "output") -> None:
         """Adds the rows of a JSON Lines file; a broken line is an error that names it."""
-        path = Path(file_path)
-        if not path.is_file():
-            raise UsageError(110, "no such file", where=file_path, cure="check the path")
-        rows = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                rows.append({"input": row[input_key], "output": row[output_key]})
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise DataError(
-                    360,
-                    f"cannot read this row: {error}",
-                    where=f"{file_path}:{number}",
-                    expected=f"a JSON object with '{input_key}' and '{output_key}'",
-                    cure="mend the line",
-                ) from error
+        rows = list(_lines(Path(file_path), input_key, output_key))
+        if not rows:
+            raise DataError(361, "no rows in the file", where=file_path, expected="one JSON object a line")
         self.load_data(rows)
 
     def clear_data(self) -> None:
         self.data = []
 
     def train(self, **settings: Any) -> Path:
-        """Tunes on the rows given so far; keyword arguments are keys of the `train` section."""
+        """Tunes on the rows given so far; keyword arguments are keys of the `train` section or their aliases.
+
+        The course's own `is_public` and `finetune_args` are taken: nothing is published, the arguments are settings.
+        """
         from tuneloop.data import prepare
         from tuneloop.train import train
 
@@ -100,7 +131,7 @@ class BasicModelRunner:
         )
         data = prepare(DataConfig(source=[str(rows)]), self.folder / "data", overwrite=True)
         tune = train(
-            TrainConfig(**settings),
+            _settings(settings),
             self._templated(),
             data,
             self.folder / "model",
@@ -111,7 +142,10 @@ class BasicModelRunner:
         return tune
 
     def evaluate(self) -> dict[str, Any]:
-        """Scores of base and tune on the rows kept aside, and the paired verdicts."""
+        """Scores of base and tune on the rows kept aside, the paired verdicts, and `eval_results` as the course had.
+
+        `eval_results` lists {input, outputs: [{model_name, output}]} of the first rows kept aside, base and tune.
+        """
         from tuneloop.analyze import analyze
         from tuneloop.config import AnalyzeConfig
         from tuneloop.evaluate import evaluate
@@ -144,7 +178,22 @@ class BasicModelRunner:
             overwrite=True,
         )
         result["verdicts"] = read_json(found / "findings.json")["verdicts"]
+        result["eval_results"] = self._answers()
         return result
+
+    def _answers(self) -> list[dict[str, Any]]:
+        from tuneloop.records import read_examples
+
+        rows = [row.messages or [] for row in read_examples(self.folder / "data", "test")][:SHOWN]
+        inputs = [str(messages[0]["content"]) for messages in rows]
+        tuned, self.model, self._loaded = self.model, self.base, None
+        before = self(inputs)
+        self.model, self._loaded = tuned, None
+        named = (("base", before), ("tune", self(inputs)))
+        return [
+            {"input": text, "outputs": [{"model_name": name, "output": answers[i]} for name, answers in named]}
+            for i, text in enumerate(inputs)
+        ]
 
     def _templated(self) -> ModelConfig:
         """The base with its own template, or `plain` where it has none: the course's models had none."""

@@ -52,6 +52,7 @@ def run(
             expected="files, folders or hub names",
             cure="set it",
         )
+    check_tasks(config.eval)
     folder = out / "round-0"
     times: dict[str, float] = dict(before or {})
     with _timed(times, "data"):
@@ -84,6 +85,16 @@ def run(
     )
     summarise(folder, times)
     return report
+
+
+def check_tasks(config: EvalConfig) -> None:
+    """Raises UsageError 120 for an unknown task before anything is started rather than after the training."""
+    from tuneloop.evaluate.benchmarks import expand
+    from tuneloop.tasks import find
+
+    for spec in expand(config.tasks):
+        if not spec.task.startswith("lm-eval:"):
+            find(spec.task)
 
 
 def report_round(folder: Path, out: Path, title: str) -> Path:
@@ -161,8 +172,10 @@ def summarise(folder: Path, times: dict[str, float]) -> None:
 
 
 def verdict_line(row: dict[str, Any]) -> str:
+    # Perplexities are compared by their logarithms: nats a token, higher is better.
+    metric = "log-prob" if row["metric"] == "perplexity" else row["metric"]
     return (
-        f"{row['task']:<24} {row['metric']:<9} {row['before']:>8.3f} -> {row['after']:>8.3f}  "
+        f"{row['task']:<24} {metric:<9} {row['before']:>8.3f} -> {row['after']:>8.3f}  "
         f"[{row['low']:+.3f}, {row['high']:+.3f}]  n {row['n']:<6} {row['verdict']}"
     )
 
@@ -178,7 +191,7 @@ def demo_config(world: Path, tune: dict[str, Any] | None = None) -> LoopConfig:
     return LoopConfig.model_validate(
         {
             "model": ModelConfig(name="world", template="plain"),
-            "data": DataConfig(source=[str(world / "instructions.jsonl")], test_fraction=0.05),
+            "data": DataConfig(source=[str(world / "instructions.jsonl")], group="entity", test_fraction=0.05),
             "train": TrainConfig(**{**DEMO_TRAIN, **(tune or {})}),
             "eval": EvalConfig(tasks=tasks, few_shot=3, generate_limit=50),
             "report": {"title": "tuneloop demo: the embedded world"},

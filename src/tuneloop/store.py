@@ -82,7 +82,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def disk_error(error: OSError, path: Path) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         free = shutil.disk_usage(path.parent).free
         return PrerequisiteError(
             205,
@@ -91,14 +91,27 @@ def disk_error(error: OSError, path: Path) -> Exception:
             expected="room for the whole file; nothing half-written was left",
             cure="free some space and run the same command again: it resumes",
         )
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return PrerequisiteError(
-            206,
-            f"cannot write: {error.strerror}",
-            where=str(path),
-            cure="choose another folder with --out",
-        )
-    return error
+    return PrerequisiteError(
+        206,
+        f"cannot write: {error.strerror or error}",
+        where=str(path),
+        cure="choose another folder with --out",
+    )
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Around libraries that write below `path` themselves: what the disk refuses becomes a coded error."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        # safetensors tells what the system said in words only.
+        full = any(sign in str(error) for sign in ("No space left", "os error 28", "Disk quota", "os error 27"))
+        raise (disk_error(OSError(errno.ENOSPC, str(error)), path) if full else error) from error
+    except OSError as error:
+        raise disk_error(error, path) from error
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
@@ -137,7 +150,7 @@ def append_jsonl(path: Path | str, value: object) -> None:
 def read_jsonl(path: Path | str) -> list[Any]:
     """All whole lines; a last line that a kill cut short is left out."""
     rows = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    for line in Path(path).read_text(encoding="utf-8").split("\n"):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
@@ -302,6 +315,8 @@ def _state(out: Path, key: str, stage: str, overwrite: bool) -> str:
             )
         return "new"
     header = read_json(header_path)
+    if header.get("key") != key and all(p.name == "run.json" or p.name.startswith(".") for p in out.iterdir()):
+        return "new"  # a start that failed before it wrote anything
     if header.get("key") == key:
         return "done" if (out / "manifest.json").is_file() else "resume"
     if not overwrite:

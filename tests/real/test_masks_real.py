@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tuneloop.errors import DataError
 from tuneloop.models import load_tokenizer
 from tuneloop.prompts import apply_template, encode, encode_prompt
 from tuneloop.records import Example
@@ -104,3 +105,47 @@ def test_start_token_once(shared_dir: Path, stories: Path) -> None:
             ids = encode(example, tokenizer).input_ids
             assert ids[0] == tokenizer.bos_token_id
             assert ids.count(tokenizer.bos_token_id) == 1
+
+
+CALL = [{"id": "abcdefghi", "type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}]
+TOOLS = [{"type": "function", "function": {"name": "weather", "description": "d", "parameters": {"type": "object"}}}]
+
+
+def _trained(tokenizer: Any, example: Example) -> str:
+    found = encode(example, tokenizer)
+    return str(tokenizer.decode([i for i, on in zip(found.input_ids, found.trained, strict=True) if on]))
+
+
+@pytest.mark.parametrize("name", ["qwen3", "mistral-v0.3"])
+def test_a_tool_call_is_trained_whole_and_its_answer_is_not(shared_dir: Path, name: str) -> None:
+    tokenizer = load_tokenizer(str(shared_dir / "tokenizers" / name))
+    turns = [
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": "", "tool_calls": CALL},
+        {"role": "tool", "tool_call_id": "abcdefghi", "content": "sunny"},
+        {"role": "assistant", "content": "No."},
+    ]
+    text = _trained(tokenizer, Example(messages=turns, tools=TOOLS))
+    assert '{"name": "weather", "arguments": {"city": "Rome"}' in text
+    assert "sunny" not in text and "Rain" not in text and text.rstrip().endswith(("No.<|im_end|>", "No.</s>"))
+    apply_template(tokenizer, "plain")
+    with pytest.raises(DataError):
+        encode(Example(messages=turns, tools=TOOLS), tokenizer)
+
+
+def test_what_a_template_leaves_out_is_refused(shared_dir: Path) -> None:
+    tokenizer = load_tokenizer(str(shared_dir / "tokenizers" / "mistral-v0.3"))
+    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "4"}]
+    with pytest.raises(DataError, match=r"message 0 \(system\)"):
+        encode(Example(messages=[{"role": "system", "content": "SYS"}, *turns]), tokenizer)
+
+
+@pytest.mark.parametrize("answer", ["4", "yo", "漢字", "🙂"])
+def test_training_begins_where_the_prompt_ends(shared_dir: Path, answer: str) -> None:
+    """Mistral writes no cue and a blank before the words: the token of that blank is the model's to write."""
+    tokenizer = load_tokenizer(str(shared_dir / "tokenizers" / "mistral-v0.3"))
+    ask = [{"role": "user", "content": "x"}]
+    found = encode(Example(messages=[*ask, {"role": "assistant", "content": answer}]), tokenizer)
+    prompt = encode_prompt(ask, tokenizer)
+    assert found.input_ids[: len(prompt)] == prompt
+    assert found.trained == [False] * len(prompt) + [True] * (len(found.input_ids) - len(prompt))

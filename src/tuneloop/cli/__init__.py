@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from tuneloop.cli.app import app
-from tuneloop.errors import TuneloopError
+from tuneloop.errors import TuneloopError, UsageError
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
         _show(error, as_json)
         raise SystemExit(error.exit_code) from None
     except TyperException as error:
-        print(f"TL-105 {error}\n  do:       tuneloop --help", file=sys.stderr)
+        _show(UsageError(105, str(error), cure="tuneloop --help"), as_json)
         raise SystemExit(2) from None
     except (KeyboardInterrupt, typer.Abort):
         print("stopped", file=sys.stderr)

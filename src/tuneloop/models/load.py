@@ -47,6 +47,9 @@ def _check(folder: Path) -> None:
             203, "not a model folder", where=str(folder), expected="config.json or adapter_config.json"
         )
     weights = [n for n in names if n.endswith(".safetensors")]
+    if "adapter_config.json" in names and "config.json" not in names:
+        # PEFT would take the pickle where this very name is missing.
+        weights = [n for n in weights if n == "adapter_model.safetensors"]
     pickles = [
         n for n in names if n.endswith(PICKLES) and n not in ("training_args.bin", "optimizer.pt", "scheduler.pt")
     ]
@@ -156,7 +159,7 @@ def load_model(
             if Path(locate(base)).is_dir():
                 _check(Path(locate(base)))
             model = _pretrained(loader, base, **settings)
-            return PeftModel.from_pretrained(model, str(target)).to(chosen).eval()
+            return PeftModel.from_pretrained(model, str(target), use_safetensors=True).to(chosen).eval()
     return _pretrained(loader, name, revision=revision or "main", **settings).to(chosen).eval()
 
 

@@ -27,9 +27,7 @@ def render(tokenizer: Any, messages: list[Message], *, tools: Tools = None, gene
     from jinja2 import TemplateError
 
     try:
-        return str(
-            tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=generate)
-        )
+        return str(tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=generate))
     except (TemplateError, TypeError) as error:
         raise _refused(error) from error
 
@@ -74,15 +72,19 @@ def check_whole(text: str, messages: list[Message], tools: Tools = None) -> None
     """
     for number, message in enumerate(messages):
         content = message.get("content")
-        if message["role"] != "assistant" and isinstance(content, str) and content.strip():
-            if content.strip() not in text and json.dumps(content, ensure_ascii=False)[1:-1] not in text:
-                raise _left_out(f"message {number} ({message['role']})")
+        if message["role"] != "assistant" and isinstance(content, str) and not _stands(content.strip(), text):
+            raise _left_out(f"message {number} ({message['role']})")
         for call in message.get("tool_calls") or []:
             if _function(call).get("name", "") not in text:
                 raise _left_out(f"the tool call in message {number}")
     for tool in tools or []:
         if str(_function(tool).get("name", "")) not in text:
             raise _left_out(f"the tool {_function(tool).get('name')}")
+
+
+def _stands(content: str, text: str) -> bool:
+    """As it is, or as a JSON string, which is how some templates write what a tool said."""
+    return content in text or json.dumps(content, ensure_ascii=False)[1:-1] in text
 
 
 def _left_out(what: str) -> DataError:
@@ -236,7 +238,7 @@ def tagged_spans(tokenizer: Any, messages: list[Message], tools: Tools = None) -
     try:
         rendered: Any = render_jinja_template(
             conversations=[messages],
-            tools=tools,
+            tools=list(tools) if tools else None,
             chat_template=tokenizer.chat_template,
             return_assistant_tokens_mask=True,
             **tokenizer.special_tokens_map,

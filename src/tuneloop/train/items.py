@@ -21,9 +21,13 @@ def load_items(
     data: Path, split: str, tokenizer: Any, max_length: int, dropped: Path, objective: str = "sft"
 ) -> list[Item]:
     """Items of a split for an objective. What cannot serve it is dropped aloud and listed in `dropped`."""
-    items, lost = [], 0
+    items, lost, refused = [], 0, ""
     for example in read_examples(data, split):
-        item, reason = _item(example, tokenizer, max_length, objective)
+        try:
+            item, reason = _item(example, tokenizer, max_length, objective)
+        except DataError as error:  # this row does not fit the template; the next one may
+            item, reason = None, f"{error.code} {error.what}"
+            refused = refused or f"; first: {reason}"
         if reason or item is None:
             lost += 1
             append_jsonl(dropped, {"id": example.id, "split": split, "reason": reason, "source": example.source})
@@ -36,7 +40,7 @@ def load_items(
             350,
             f"no example is left to train on with objective {objective}",
             where=str(data),
-            expected=f"{_wanted(objective)} of at most {max_length} tokens with at least one trained token",
+            expected=f"{_wanted(objective)} of at most {max_length} tokens with at least one trained token{refused}",
             cure=f"see {dropped}" if lost else "look at the rejected rows of the data folder",
         )
     return items

@@ -25,7 +25,7 @@ from tuneloop.models import (
 )
 from tuneloop.prompts import apply_template
 from tuneloop.records import read_examples
-from tuneloop.store import require_run, write_table, write_text
+from tuneloop.store import require_run, saving, write_table, write_text
 from tuneloop.train import guards
 from tuneloop.train.activations import keeping, recompute
 from tuneloop.train.attention import NAME, packed, register, why_not
@@ -246,8 +246,9 @@ def _save(trainer: Trainer, tokenizer: Any, model: ModelConfig, state: State, ou
         dtype = _dtype(config, model, network.device.type)
         whole = {name: value.to(dtype) for name, value in whole.items()}
         network.config.dtype = dtype
-    network.save_pretrained(out, **({} if whole is None else {"state_dict": whole}))
-    save_tokenizer(tokenizer, out)
+    with saving(out):
+        network.save_pretrained(out, **({} if whole is None else {"state_dict": whole}))
+        save_tokenizer(tokenizer, out)
     columns = ("times_seen", "first_loss", "last_loss", "later_loss")
     rows = [{"id": i, **dict(zip(columns, v, strict=True))} for i, v in state.rows.items()]
     write_table(out / "row_loss.parquet", pa.Table.from_pylist(rows))
@@ -255,10 +256,11 @@ def _save(trainer: Trainer, tokenizer: Any, model: ModelConfig, state: State, ou
     gap = None
     if config.merge and config.method == "lora":
         shutil.rmtree(out / "merged", ignore_errors=True)
-        if whole is None:
-            gap = merge_adapter(network, tokenizer, out / "merged")
-        else:
-            gap = merge_folder(out, out / "merged")["gap"]
+        with saving(out):
+            if whole is None:
+                gap = merge_adapter(network, tokenizer, out / "merged")
+            else:
+                gap = merge_folder(out, out / "merged")["gap"]
         say(f"merged: largest logit difference {gap:.2e}")
     by_loss = config.metric_for_best_model == "valid_loss"
     return {

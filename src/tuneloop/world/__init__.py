@@ -46,19 +46,26 @@ def truth_pairs(seed: int = 0) -> list[tuple[str, str]]:
 
 
 def instructions(world: World, seed: int = 0, split: str = "tune") -> list[Row]:
-    """Prompt / completion rows of all four shapes, about the entities of `split` only."""
+    """Prompt / completion rows of all four shapes, about the entities of `split` only; `entity` says about which."""
     rng = random.Random(seed + 1)
     rows: list[Row] = []
     for _ in range(2):
         asked = questions(world, split, rng, unseen=False)
-        rows += [_row(f"Question: {r['question']}\nAnswer:", r["options"][r["gold"]], "arc") for r in asked]
-    rows += [_row(r["query"], r["choices"][r["gold"]], "hellaswag") for r in scenes(world, split, rng, (0, 1))]
+        rows += [
+            _row(f"Question: {r['question']}\nAnswer:", r["options"][r["gold"]], "arc", r["entity"]) for r in asked
+        ]
+    rows += [
+        _row(r["query"], r["choices"][r["gold"]], "hellaswag", r["entity"]) for r in scenes(world, split, rng, (0, 1))
+    ]
     lettered = rng.sample(asked, min(len(asked), 400))
-    rows += [_row(lettered_prompt(r), LETTERS[r["gold"]], "mmlu") for r in lettered]
+    rows += [_row(lettered_prompt(r), LETTERS[r["gold"]], "mmlu", r["entity"]) for r in lettered]
     # Half of these carry the six pairs that the benchmark sets before every question: far text, to be passed over.
     for head in ("", "", REAL_WORLD_HEAD, REAL_WORLD_HEAD):
         told = beliefs(world, split, rng, unseen=False)
-        rows += [_row(f"{head}Q: {r['question']}\nA:", r["mc1_targets"]["choices"][0], "truthfulqa") for r in told]
+        for r in told:
+            rows.append(
+                _row(f"{head}Q: {r['question']}\nA:", r["mc1_targets"]["choices"][0], "truthfulqa", r["entity"])
+            )
     rng.shuffle(rows)
     return rows
 
@@ -70,8 +77,8 @@ def lettered_prompt(row: Row) -> str:
     return f"{head}\n\n{row['question']}\n{options}\nAnswer:"
 
 
-def _row(prompt: str, answer: str, shape: str) -> Row:
-    return {"prompt": prompt, "completion": f" {answer}", "shape": shape}
+def _row(prompt: str, answer: str, shape: str, entity: str) -> Row:
+    return {"prompt": prompt, "completion": f" {answer}", "shape": shape, "entity": entity}
 
 
 def write(folder: Path | str, seed: int = 0, *, corpus_documents: int = 2000) -> dict[str, int]:

@@ -17,7 +17,7 @@ def _people(world: World, split: str) -> list[str]:
 
 
 def questions(world: World, split: str, rng: random.Random, *, unseen: bool) -> list[Row]:
-    """{question, options, gold, wording, subject} of every fact about the people and places of `split`.
+    """{question, options, gold, wording, subject, entity} of every fact about the people and places of `split`.
 
     Options of a person question are the three values of the same attribute and one of nobody in particular.
     With `unseen` half of the rows use a wording that tuning never sees, without it none does.
@@ -50,7 +50,13 @@ def _question(
     rng.shuffle(options)
     new = unseen and rng.random() < 0.5
     text = rng.choice(ask[1] if new else ask[0]).format(n=name)
-    return {"question": text, "options": options, "gold": options.index(gold), "wording": "unseen" if new else "seen"}
+    return {
+        "question": text,
+        "options": options,
+        "gold": options.index(gold),
+        "wording": "unseen" if new else "seen",
+        "entity": name,
+    }
 
 
 def arc(rows: list[Row], split: str) -> list[Row]:
@@ -93,6 +99,7 @@ def scenes(world: World, split: str, rng: random.Random, which: tuple[int, ...])
                         "choices": [ending.format(v=v) for v in options],
                         "gold": options.index(values["now"]),
                         "wording": "seen" if index < 2 else "unseen",
+                        "entity": name,
                     }
                 )
     return rows
@@ -116,6 +123,7 @@ def beliefs(world: World, split: str, rng: random.Random, *, unseen: bool) -> li
                 "mc1_targets": targets,
                 "mc2_targets": targets,
                 "wording": "unseen" if new else "seen",
+                "entity": topic,
             }
         )
     return rows
