@@ -59,6 +59,11 @@ SHAPES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"messages": turns("q", "a"), "kind": "chat"},
     ),
     ("alpaca", {"instruction": "q", "input": "", "output": "a"}, {"messages": turns("q", "a")}),
+    (
+        "seed_tasks",
+        {"instruction": "q", "instances": [{"input": "x", "output": "a"}]},
+        {"messages": turns("q\n\nx", "a")},
+    ),
     ("alpaca", {"instruction": "q", "input": "x", "output": "a"}, {"messages": turns("q\n\nx", "a")}),
     ("prompt_completion", {"prompt": "q", "completion": " a"}, {"prompt": "q", "completion": " a"}),
     ("question_answer", {"question": "q", "answer": 42}, {"messages": turns("q", "42")}),

@@ -17,6 +17,7 @@ from tuneloop.cli import (
     report,
     run,
     scores,
+    serve,
     sweep,
     train,
 )
@@ -45,3 +46,4 @@ app.command()(analyze.analyze)
 app.command()(report.report)
 app.command()(chat.chat)
 app.add_typer(review, name="review")
+app.command()(serve.serve)

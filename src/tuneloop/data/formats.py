@@ -78,6 +78,15 @@ def _alpaca(row: Row) -> Example:
     return Example(messages=_exchange(user, answer, optional_text(row.get("system"), "system"), before))
 
 
+def _seed_task(row: Row) -> Example:
+    """Self-Instruct's seed tasks: an instruction with instances, of which the first is read."""
+    instances = turns.as_list(row["instances"], "instances")
+    if not instances or not isinstance(instances[0], dict):
+        raise Refused("no_answer", field="instances", value=instances, cure="write at least one {input, output}")
+    one = {"input": instances[0].get("input"), "output": instances[0].get("output")}
+    return _alpaca({"instruction": row["instruction"], **one})
+
+
 def _question(row: Row) -> Example:
     question = as_text(row["question"], "question", "no_prompt")
     answer = as_text(row["answer"], "answer", "no_answer")
@@ -153,6 +162,7 @@ FORMATS: dict[str, Format] = {
             {"subject": ("subject",)},
             choices.build,
         ),
+        Format("seed_tasks", {"instruction": ("instruction",), "instances": ("instances",)}, {}, _seed_task),
         Format(
             "alpaca",
             {"instruction": ("instruction",), "output": ("output", "response")},
