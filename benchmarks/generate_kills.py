@@ -95,20 +95,22 @@ def run_to_end(process: subprocess.Popen[str]) -> None:
         raise SystemExit(f"a run failed with {process.returncode}:\n{said}")
 
 
-def trial(seed: int, kills: int, seeds: Path, work: Path, faults: tuple[str, ...]) -> dict[str, Any]:
+def trial(
+    seed: int, kills: int, seeds: Path, work: Path, faults: tuple[str, ...], rows: int = ROWS
+) -> dict[str, Any]:  # fmt: skip
     """One straight run and one that is killed `kills` times, each against a server of the same seed."""
     rng = random.Random(seed)
-    options = ("--seed", str(seed), *faults)
+    options, limit = ("--seed", str(seed), *faults), ("--set", f"generate.limits.rows={rows}")
     with Server(work / f"straight-{seed}.log", *options) as server:
         started = time.monotonic()
-        run_to_end(start(server.url, seeds, work / f"straight-{seed}"))
+        run_to_end(start(server.url, seeds, work / f"straight-{seed}", *limit))
         took = time.monotonic() - started
     out = work / f"killed-{seed}"
-    done, repeated, in_flight, most = 0, 0, 0, 0
+    done, repeated = 0, 0
     with Server(work / f"killed-{seed}.log", *options) as server:
         while True:
             known, asked_before = answered(out / "journal.jsonl"), len(server.lines())
-            process = start(server.url, seeds, out)
+            process = start(server.url, seeds, out, *limit)
             if done < kills and not _ended(process, out, rng, took, kills):
                 process.send_signal(signal.SIGKILL)
                 process.wait()
@@ -121,7 +123,7 @@ def trial(seed: int, kills: int, seeds: Path, work: Path, faults: tuple[str, ...
                 break
         summary = json.loads((out / "summary.json").read_text())
     sessions = _in_flight(out / "journal.jsonl")
-    in_flight, most = sum(sessions), max(sessions, default=0)
+    in_flight, most = sum(again for again, _ in sessions), max((left for _, left in sessions[:-1]), default=0)
     return {
         "same": result(out) == result(work / f"straight-{seed}"), "kills": done, "repeated_calls": repeated,
         "in_flight_repeated": in_flight, "most_in_flight": most, "rows_lost": lost(out), "calls": summary["calls"],
@@ -144,26 +146,25 @@ def _ended(process: subprocess.Popen[str], out: Path, rng: random.Random, took: 
     return True
 
 
-def _in_flight(journal: Path) -> list[int]:
-    """For each session after the first: calls that an earlier session sent, had no end for, and this one sent again."""
-    open_calls: set[str] = set()
-    stale: set[str] = set()
-    counts: list[int] = []
+def _in_flight(journal: Path) -> list[tuple[int, int]]:
+    """For each session: calls sent again that an earlier one had sent and not ended; calls open when it ended."""
+    open_calls: dict[str, int] = {}
+    counts: list[tuple[int, int]] = []
     for line in journal.read_bytes().splitlines():
         try:
             value = json.loads(line)
         except ValueError:
             continue
         if "session" in value:
-            stale = set(open_calls)
-            counts.append(0)
+            counts.append((0, 0))
         elif "call" in value and value["state"] == "pending":
-            counts[-1] += value["call"] in stale
-            stale.discard(value["call"])
-            open_calls.add(value["call"])
+            again = open_calls.get(value["call"], len(counts)) < len(counts)
+            counts[-1] = (counts[-1][0] + again, 0)
+            open_calls[value["call"]] = len(counts)
         elif "call" in value:
-            open_calls.discard(value["call"])
-    return counts[1:]
+            open_calls.pop(value["call"], None)
+        counts[-1] = (counts[-1][0], sum(session == len(counts) for session in open_calls.values()))
+    return counts
 
 
 def campaign(kills: int, work: Path, seeds: Path, *, each: int = 5, faults: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -5,7 +5,7 @@ against two fresh servers meet the same faults. Every request and every whole an
 request's idempotency key: what the client really asked, as the other side saw it.
 
 Faults: 429 with Retry-After, 500, 503, no answer in time, a body cut short, a slow drip, a dropped connection, a body
-of another shape; and `refuse`, a 400 that no retry mends. Written on asyncio streams alone, so that nothing but this file
+of another shape; and `refuse`, a 400 that no retry mends. Written on asyncio streams alone: nothing but this file
 decides what goes over the wire.
 """
 
@@ -64,8 +64,19 @@ NOUNS = [
 
 
 class Faulty:
-    def __init__(self, log: Path, *, seed: int, rate: float, permanent: float, delay: float) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *,
+        seed: int,
+        rate: float,
+        permanent: float,
+        delay: float,
+        only: str | None,
+        silent: bool = False,
+    ) -> None:
         self.log, self.seed, self.rate, self.permanent, self.delay = log, seed, rate, permanent, delay
+        self.only, self.silent = only, silent
         self.seen: Counter[str] = Counter()
         self.running = self.peak = 0
         if log.is_file():  # a restarted server goes on where it was
@@ -74,12 +85,16 @@ class Faulty:
                     self.seen[line.split()[1]] += 1
 
     def note(self, what: str, digest: str, key: str) -> None:
+        if self.silent:
+            return
         fd = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(fd, f"{what} {digest} {key}\n".encode())
         os.close(fd)
 
     def fault(self, digest: str) -> str | None:
         """At most two transient faults a body, so that bounded retries always get through."""
+        if self.only is not None:
+            return self.only
         rng = random.Random(f"{self.seed}{digest}")
         if rng.random() < self.permanent:
             return "refuse" if rng.random() < 0.5 else "nonsense"
@@ -164,8 +179,10 @@ async def main() -> None:
     parser.add_argument("--rate", type=float, default=0.3, help="share of requests that meet a fault, twice")
     parser.add_argument("--permanent", type=float, default=0.05, help="share that is refused or answered with nonsense")
     parser.add_argument("--delay", type=float, default=0.0, help="most seconds before an answer")
+    parser.add_argument("--silent", action="store_true", help="keep no log")
+    parser.add_argument("--only", help="this fault for every request")
     given = parser.parse_args()
-    server = Faulty(given.log, seed=given.seed, rate=given.rate, permanent=given.permanent, delay=given.delay)
+    server = Faulty(**vars(given))
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     print(listening.sockets[0].getsockname()[1], flush=True)
     await listening.serve_forever()

@@ -114,7 +114,9 @@ async def _run(
         most = config.judge.teacher.concurrency if config.judge and config.judge.teacher else config.teacher.concurrency
         callers.append(Caller(judge, journal, Limiter(most)))
     shop = Workshop(config, found, templates, teacher, callers[0], judge or teacher, callers[-1])
-    pool = Pool(config.filters, found.seeds, benchmarks(config.decontaminate), similar=method.similar)
+    # A pair repeats its seed's prompt, and often its answer, by design.
+    held = [] if config.method == "preference" else found.seeds
+    pool = Pool(config.filters, held, benchmarks(config.decontaminate), similar=method.similar)
     total = len(getattr(found, method.through)) if method.through else None
     if total is not None and method.through != "weak":
         total *= config.per_input
@@ -219,6 +221,7 @@ def _summary(engine: Engine, found: Inputs) -> dict[str, Any]:
         "tokens_in": tally.tokens_in, "tokens_out": tally.tokens_out,
         "cost_usd": spent(engine.config.teacher.price, tally.tokens_in, tally.tokens_out),
         "limiter": {"peak": engine.callers[0].limiter.peak, "cuts": engine.callers[0].limiter.cuts},
+        "run_seconds": round(engine.seconds, 3),
         "seconds": round(time.monotonic() - engine.started, 3),
         "diversity": diversity.report(made, [question_of(seed) for seed in found.seeds], seed=engine.config.seed)
         if made else None,

@@ -72,7 +72,7 @@ class Engine:
         self.config, self.make, self.new, self.pool, self.callers = config, make, new, pool, callers
         self.journal, self.total = journal, total
         self.tally = Tally()
-        self.started = time.monotonic()
+        self.started, self.seconds = time.monotonic(), 0.0
         self.stopping = False
         self._fruitless = 0
 
@@ -100,6 +100,7 @@ class Engine:
                 show(self)
                 self._check_hope()
         finally:
+            self.seconds = time.monotonic() - self.started
             await self._end(running)
 
     async def _end(self, running: deque[asyncio.Task[Outcome]]) -> None:

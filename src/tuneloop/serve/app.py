@@ -77,8 +77,7 @@ def build(teacher: Batching, *, token: str | None = None) -> Any:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        card = {"id": teacher.name, "object": "model", "created": 0, "owned_by": "tuneloop"}
-        return {"object": "list", "data": [card | {"capabilities": sorted(teacher.capabilities)}]}
+        return replies.models(teacher.name, teacher.capabilities)
 
     async def chat(body: ChatRequest, request: Request) -> Any:
         body.check()

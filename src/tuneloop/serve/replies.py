@@ -14,6 +14,12 @@ def head(kind: str, model: str) -> dict[str, Any]:
     return {"id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
 
 
+def models(name: str, capabilities: frozenset[str]) -> dict[str, Any]:
+    """The one model of this server, with what it can do."""
+    card = {"id": name, "object": "model", "created": 0, "owned_by": "tuneloop", "capabilities": sorted(capabilities)}
+    return {"object": "list", "data": [card]}
+
+
 def usage(job: Job, said: Said) -> dict[str, int]:
     asked, told = len(job.ids), len(said.tokens)
     return {"prompt_tokens": asked, "completion_tokens": told, "total_tokens": asked + told}

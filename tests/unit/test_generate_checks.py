@@ -1,0 +1,157 @@
+"""What a row must pass that needs no model: rules, verifiers, the sandbox; and the figures on diversity."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from tuneloop.config.generate import FilterConfig
+from tuneloop.generate import diversity, sandbox
+from tuneloop.generate.rules import check
+from tuneloop.generate.verify import bad_json, run_answer, span_in, verify, wrong_sum
+from tuneloop.records import Example
+
+GOOD = ("Name two rivers of France.", "The Seine and the Loire.")
+
+
+def row(prompt: str, answer: str) -> Example:
+    return Example(messages=[{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "reason"),
+    [
+        (*GOOD, None),
+        ("Why?", GOOD[1], "length"),
+        ("word " * 151, GOOD[1], "length"),
+        (GOOD[0], "word " * 1001, "length"),
+        (", and then what came?", GOOD[1], "format"),
+        ("Fill in {{name}} for me please", GOOD[1], "format"),
+        (GOOD[0], "Dear [Insert name], hello.", "format"),
+        (GOOD[0], "The Seine.\n\nInstruction: Name a mountain.", "format"),
+        ("Describe what is in the image below", GOOD[1], "media"),
+        (GOOD[0], "See https://example.com/rivers", "invented_web"),
+        ("What is at https://example.com/rivers today?", "See https://example.com/rivers", None),
+        (GOOD[0], "N/A", "empty"),
+        (GOOD[0], "Name two  rivers of France.", "echo"),
+        (GOOD[0], "I'm sorry, but I cannot help with that.", "refusal"),
+        (GOOD[0], "As an AI language model, I have no rivers.", "refusal"),
+        (GOOD[0], "line one\nline one\nline one\nline two", "repetition"),
+        (GOOD[0], "I think that the river is the river and so " * 8, "repetition"),
+        ("«Quelle est la capitale?» demande-t-il", GOOD[1], None),
+    ],
+)
+def test_rules_name_what_is_wrong(prompt: str, answer: str, reason: str | None) -> None:
+    found = check(row(prompt, answer), FilterConfig(), refusals=True)
+    assert (found and found[0]) == reason
+
+
+def test_language_by_script() -> None:
+    settings = FilterConfig(script="latin")
+    found = check(row(GOOD[0], "Сена и Луара, две реки."), settings, refusals=True)
+    assert found is not None and found[0] == "language"
+    assert check(row(*GOOD), settings, refusals=True) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("She has 3 + 4 = 7 apples.", True),
+        ("She has 3 + 4 = 8 apples.", False),
+        ("48/2 = <<48/2=24>>24 clips and 48+24 = 72", True),
+        ("That is $1,200 * 3 = $3,600.", True),
+        ("10 / 3 = 3.33", True),
+        ("10 / 3 = 3.34", False),
+        ("2 x (3 + 4) = 15", False),
+        ("from 1990-2000 = a decade", True),
+        ("9 ** 9 ** 9 = 3", True),
+    ],
+)
+def test_sums(text: str, right: bool) -> None:
+    assert (wrong_sum(text) is None) == right
+
+
+def test_the_result_must_be_that_of_the_seed() -> None:
+    seed = row("How many?", "3 + 4 = 7\n#### 7")
+    assert asyncio.run(verify("It is 2 + 5 = 7.", seed, ["arithmetic"])) is None
+    assert "not 9" in (asyncio.run(verify("It is 9.", seed, ["arithmetic"])) or "")
+
+
+def test_json_and_quotes() -> None:
+    assert bad_json('Here:\n```json\n{"a": [1, 2]}\n```') is None
+    assert bad_json('{"a": 1') is not None
+    document = "The mill\n  stands on the Arn."
+    assert span_in('"mill stands on"', document) == (4, 20)
+    assert span_in("mill stood on", document) is None
+    assert span_in("  ", document) is None
+
+
+def fenced(code: str) -> str:
+    return f"```python\n{code}\n```"
+
+
+def test_code_runs_in_a_fence(tmp_path: Path) -> None:
+    victim = tmp_path / "precious.txt"
+    victim.write_text("x")
+    cases = {
+        "assert sum([1, 2]) == 3": None,
+        "assert 1 == 2": "AssertionError",
+        f"open({str(victim)!r}, 'w')": "PermissionError",
+        f"open({str(victim)!r}).read()": "PermissionError",
+        f"import os; os.remove({str(victim)!r})": "PermissionError",
+        "import socket; socket.create_connection(('127.0.0.1', 22), 2)": "Error",
+        "open('big', 'w').write('x' * (1 << 22))": "File too large",
+        "x = ' ' * (1 << 31)": "MemoryError",
+        "import os; assert 'HOME' not in os.environ and 'PYTHONPATH' not in os.environ": None,
+    }
+    for code, said in cases.items():
+        found = asyncio.run(run_answer(fenced(code)))
+        assert (found is None) if said is None else (said in (found or "")), (code, found)
+    assert victim.read_text() == "x"
+    assert asyncio.run(run_answer("no code")) == "no code block"
+
+
+def test_endless_code_ends() -> None:
+    assert asyncio.run(run_answer(fenced("while True: pass"))) is not None
+
+
+def test_without_a_fence_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox.need_sandbox.cache_clear()
+    monkeypatch.setattr(sandbox.shutil, "which", lambda name: None)
+    with pytest.raises(sandbox.PrerequisiteError, match="TL-213"):
+        asyncio.run(run_answer(fenced("pass")))
+    sandbox.need_sandbox.cache_clear()
+
+
+def test_diversity_tells_varied_from_repeated() -> None:
+    rng = random.Random(1)
+    nouns = [
+        "tea",
+        "rain",
+        "law",
+        "iron",
+        "jazz",
+        "coffee",
+        "snow",
+        "custom",
+        "steel",
+        "taste",
+        "price",
+        "age",
+        "river",
+        "stone",
+        "paper",
+        "wheel",
+    ]
+    varied = ["Explain " + " ".join(rng.sample(nouns, 7)) for _ in range(60)]
+    repeated = ["Explain how tea and coffee differ in taste"] * 60
+    one, two = diversity.measures(varied, 60, 0), diversity.measures(repeated, 60, 0)
+    assert one["self_bleu"] < two["self_bleu"] == 1.0
+    assert one["entropy_2"] > two["entropy_2"]
+    assert one["distinct_2"] > two["distinct_2"]
+    found = diversity.report(varied, repeated)
+    assert found["topics"] and sum(topic["seeds"] for topic in found["topics"]) == 60
+    assert one["openings"][0] == ("explain", 60)
