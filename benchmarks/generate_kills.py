@@ -3,7 +3,7 @@
 Every run talks HTTP to `tests/faulty.py`, whose log says what was really asked. A trial passes when the rows, refusals
 and counts are those of the straight run, byte for byte, and no request was sent whose answer stood in the journal.
 
-python benchmarks/generate_kills.py [--kills 100]
+python benchmarks/generate_kills.py [--kills 100] [--each 5] [--first 0]    trials of so many kills, from this seed on
 """
 
 from __future__ import annotations
@@ -167,10 +167,14 @@ def _in_flight(journal: Path) -> list[tuple[int, int]]:
     return counts
 
 
-def campaign(kills: int, work: Path, seeds: Path, *, each: int = 5, faults: tuple[str, ...] = ()) -> dict[str, Any]:
+def campaign(
+    kills: int, work: Path, seeds: Path, *, each: int = 5, first: int = 0, faults: tuple[str, ...] = ()
+) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     while sum(one["kills"] for one in found) < kills:
-        found.append(trial(len(found), min(each, kills - sum(one["kills"] for one in found)), seeds, work, faults))
+        found.append(
+            trial(first + len(found), min(each, kills - sum(one["kills"] for one in found)), seeds, work, faults)
+        )
         print(
             f"trial {len(found)}: { {k: v for k, v in found[-1].items() if k != 'calls'} }", file=sys.stderr, flush=True
         )
@@ -195,10 +199,19 @@ def seed_file(work: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=100)
-    kills = parser.parse_args().kills
+    parser.add_argument("--each", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0)
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        found = campaign(kills, work, seed_file(work), faults=("--rate", "0.2", "--delay", "0.2"))
+        found = campaign(
+            given.kills,
+            work,
+            seed_file(work),
+            each=given.each,
+            first=given.first,
+            faults=("--rate", "0.2", "--delay", "0.2"),
+        )
     print(json.dumps(found))
 
 
