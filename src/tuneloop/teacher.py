@@ -89,6 +89,7 @@ class WorldTeacher:
         """New questions in the layout of an example: what stands around its question and options is kept."""
         examples = re.split(r"\n\s*Example \d+:\n", prompt.split("Questions that it got wrong:")[-1])[1:]
         examples[-1:] = [text.split("\n\nWrite ")[0] for text in examples[-1:]]
+        examples = [text.split("\n(right answer: ")[0] for text in examples]
         shells = [(text.strip("\n"), facts[-1]) for text in examples if (facts := self.reader.find(text))]
         rows = []
         for _ in range(_count(prompt, "new questions", 5) if shells else 0):

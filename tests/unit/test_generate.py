@@ -77,7 +77,8 @@ def inputs_for(method: str, seeds: str, folder: Path) -> dict[str, Any]:
     (folder / "doc.txt").write_text(
         "\n\n".join(text for text, _ in zip(documents(make(0), 1), range(12), strict=False))
     )
-    rows = [f"Question: What does {name} work as now?\nAnswer:" for name in sorted(make(0).people)[:3]]
+    asked = [f"Question: What does {name} work as now?\nAnswer:" for name in sorted(make(0).people)[:3]]
+    rows = [asked[0], {"question": asked[1], "answer": "baker"}, {"prompt": asked[2]}]
     line = {"stage": "generate", "slice": "craft", "budget": 20, "why": "missing", "action": "add", "rows": rows}
     (folder / "next.jsonl").write_text(json.dumps({"stage": "data", "rows": []}) + "\n" + json.dumps(line) + "\n")
     given = {"seeds": {"seeds": [seeds]}, "documents": {"documents": [str(folder / "doc.txt")]}}

@@ -42,7 +42,8 @@ def test_weak_rows_keep_the_layout_and_are_true_and_about_tuned_entities(teacher
         "mmlu": [lettered_prompt(r) for r in asked],
     }
     for shape, examples in shapes.items():
-        rows = said(teacher, "weak", slice="s", why="", examples=examples[:4], count=20)["rows"]
+        shown = [(text, "an answer") for text in examples[:4]]
+        rows = said(teacher, "weak", slice="s", why="", examples=shown, count=20)["rows"]
         assert len(rows) == 20
         for row in rows:
             assert row["question"] not in examples

@@ -70,9 +70,10 @@ class Journal:
 
     def _mend_tail(self) -> None:
         """A torn last line gets its end, so that the next record starts on a line of its own."""
-        size = os.fstat(self._file).st_size
-        if size and os.pread(self._file, 1, size - 1) != b"\n":
-            self._write(b"\n")
+        if os.fstat(self._file).st_size:
+            os.lseek(self._file, -1, os.SEEK_END)
+            if os.read(self._file, 1) != b"\n":
+                self._write(b"\n")
 
     def pending(self, key: str, template: str, ask: dict[str, Any]) -> None:
         self.append({"call": key, "state": "pending", "template": template, "ask": ask})
