@@ -30,11 +30,11 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 SHARED = Path(os.environ.get("TUNELOOP_SHARED", HERE.parent.parent / "shared"))
 PEERS = Path(os.environ.get("TUNELOOP_PEERS", "/tmp/tl/peers"))
-OURS = ("ours",)
 SIDES = {
     "ours": None,
     "trl": None,
     "trl_best": None,
+    "trl_bf16": None,
     "trl_packed": None,
     "trainer": None,
     "litgpt": "litgpt",

@@ -277,7 +277,8 @@ def _tokenizer(job: dict[str, Any]) -> Any:
 
 def trl(job: dict[str, Any], kind: str) -> None:
     """`trl`: SFTConfig as it is (bfloat16 autocast, float32 weights, gradient checkpointing). `trl_best`: without
-    checkpointing. `trl_packed`: packing on top, whose steps hold other examples."""
+    checkpointing. `trl_bf16`: weights in bfloat16 too, no masters. `trl_packed`: packing on top of `trl_best`, whose
+    steps hold other examples."""
     import torch
 
     torch.set_num_threads(job["threads"])
@@ -289,18 +290,22 @@ def trl(job: dict[str, Any], kind: str) -> None:
         more["gradient_checkpointing"] = False
     if kind == "trl_packed":
         more |= {"packing": True, "max_length": 2048, "per_device_train_batch_size": 1}
+    if kind == "trl_bf16":
+        more["bf16"] = False
     if job["method"] == "lora":
         from peft import LoraConfig
 
         peft = LoraConfig(task_type="CAUSAL_LM", **LORA)
     trainer = SFTTrainer(
-        model=model(job, torch.float32),
+        model=model(job, torch.bfloat16 if kind == "trl_bf16" else torch.float32),
         args=_arguments(job, SFTConfig, **more),
         train_dataset=_dataset(job, mask="completion"),
         processing_class=_tokenizer(job),
         **({"peft_config": peft} if job["method"] == "lora" else {}),
     )
-    _watched(trainer, job, start, f"{kind}: bfloat16 autocast, {', '.join(f'{k}={v}' for k, v in more.items())}")
+    said = ", ".join(f"{key}={value}" for key, value in more.items())
+    precision = "weights" if kind == "trl_bf16" else "autocast"
+    _watched(trainer, job, start, f"{kind}: bfloat16 {precision}, {said}")
 
 
 def trainer(job: dict[str, Any]) -> None:

@@ -9,11 +9,13 @@ import pytest
 import torch
 from tests.recipe.tiny import tiny_model
 
+from tuneloop.config import TrainConfig
 from tuneloop.train.attention import NAME, packed, register, why_not
 from tuneloop.train.batch import Item, pack, pad
 from tuneloop.train.items import plan_steps
 from tuneloop.train.objectives.sft import sft
 from tuneloop.train.objectives.tokens import token_log_probs
+from tuneloop.train.optim import Optimizer
 from tuneloop.train.places import plan, runs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -135,3 +137,11 @@ def test_plan_depends_on_its_arguments_alone() -> None:
     assert sorted(i for step in plan_a[:3] for i in step) == list(range(10))
     assert len(plan_steps(10, 4, 1.0, 7, 3)) == 7
     assert sum(len(step) for step in plan_steps(10, 4, 0.5, None, 3)) == 5
+
+
+def test_a_weight_gives_its_gradient_to_the_newest_optimiser() -> None:
+    model = tiny_model().bfloat16()
+    first, second = (Optimizer(model, TrainConfig(method="full"), 1e-3) for _ in range(2))
+    model(torch.arange(5)[None]).logits.float().sum().backward()
+    assert all(master.grad is None for master in first.masters)
+    assert all(master.grad is not None for master in second.masters)

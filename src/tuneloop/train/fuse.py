@@ -16,6 +16,9 @@ from typing import Any
 
 import torch
 
+# Operations of a whole run above which a minute of preparation pays: a minute is 5e13 here (0.8 TFLOP/s).
+WORTH = 3e14
+
 _compiled = False
 
 

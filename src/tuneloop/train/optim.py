@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from tuneloop.config import TrainConfig
 from tuneloop.errors import UsageError
 from tuneloop.train.optimizers import make
 
 # The hook of each low-precision weight: a weight gives its gradients to the newest optimiser alone.
-_takers: WeakKeyDictionary[torch.Tensor, Any] = WeakKeyDictionary()
+_takers: Any = WeakTensorKeyDictionary()
 
 
 class Optimizer:

@@ -1,7 +1,8 @@
 """bfloat16 on a CPU: only where the processor multiplies it natively and it is exact enough on the data at hand.
 
 The rule: on the first examples of the run, the loss in bfloat16 is within 1 % of the one in float32, and the gradient
-points the same way (cosine of at least 0.99). Master weights stay float32 in any case.
+points the same way (cosine of at least 0.99). Master weights stay float32 in any case. Asked only of runs long enough
+to gain from it, of whole models, and of objectives on single texts; everything else on a CPU is float32.
 """
 
 from __future__ import annotations
@@ -12,11 +13,27 @@ from typing import Any
 import torch
 from torch.nn.functional import cosine_similarity
 
+from tuneloop.config import TrainConfig
 from tuneloop.console import say
 from tuneloop.train.batch import Item, pack, pad
+from tuneloop.train.fuse import WORTH
 from tuneloop.train.objectives.sft import sft
 
 LOSS, COSINE, EXAMPLES = 1e-2, 0.99, 8
+
+
+def to_half(network: Any, config: TrainConfig, items: list[Item], packing: bool, pad_id: int) -> bool:
+    """Whether this run is to compute in bfloat16 by the rule above."""
+    if network.device.type != "cpu" or config.objective not in ("sft", "kto", "distill") or not native_bfloat16():
+        return False
+    tokens = sum(len(item.input_ids) for item in items)
+    passes = config.num_train_epochs
+    if config.max_steps:
+        size = config.per_device_train_batch_size * config.gradient_accumulation_steps
+        passes = config.max_steps * size / max(1, len(items))
+    if 6.0 * network.num_parameters() * tokens * passes <= WORTH:
+        return False
+    return exact_enough(network, items, packing, pad_id)
 
 
 def native_bfloat16() -> bool:

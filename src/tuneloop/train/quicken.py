@@ -11,9 +11,6 @@ from tuneloop.train.distributed import layers_of
 from tuneloop.train.objectives.tokens import head
 from tuneloop.train.state import Trainer
 
-# Operations of a whole run above which compiling pays: it takes about a minute, which is 5e13 here (0.8 TFLOP/s).
-WORTH = 3e14
-
 
 def work(t: Trainer, plan: list[list[int]]) -> float:
     """Floating-point operations of the planned run: six a weight of the layers and token."""
@@ -29,7 +26,7 @@ def quicken(t: Trainer, plan: list[list[int]]) -> None:
     gets the same code and goes on to the same bits.
     """
     asked, device = t.config.torch_compile, t.model.device.type
-    pays = device == "cpu" and work(t, plan) > WORTH
+    pays = device == "cpu" and work(t, plan) > fuse.WORTH
     fuse.use(False)
     if not (pays if asked is None else asked) or t.world.sharded:
         return

@@ -49,6 +49,7 @@ from tuneloop.train.methods import adapter, freeze, noisy_embeddings
 from tuneloop.train.objectives import build
 from tuneloop.train.objectives.distill import check_vocabulary
 from tuneloop.train.places import runs
+from tuneloop.train.precision import to_half
 from tuneloop.train.schedule import auto_rate
 from tuneloop.train.state import State, Trainer
 from tuneloop.train.watch import prepare as prepare_watch
@@ -108,6 +109,10 @@ def prepare(config: TrainConfig, model: ModelConfig, data: Path, out: Path, worl
     items = {
         split: load_items(data, split, tokenizer, length, dropped, config.objective) for split in ("train", "valid")
     }
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    fresh = not hasattr(network, "peft_config") and not config.load_in_4bit and not world.sharded
+    if fresh and config.dtype == model.dtype == "auto" and to_half(network, config, items["train"], packing, pad_id):
+        network = network.to(torch.bfloat16)
     if config.method == "lora" and not hasattr(network, "peft_config"):
         network = adapter(network, config)
     freeze(network, config.freeze)
@@ -126,7 +131,6 @@ def prepare(config: TrainConfig, model: ModelConfig, data: Path, out: Path, worl
     check_same_start(network, world)
     if world.size > 1:
         torch.manual_seed(config.seed * 1009 + world.rank)  # dropout differs between processes
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     objective = build(config, _teacher(config, network))
     trainer = Trainer(network, config, items["train"], items["valid"], out, rate, packing, pad_id, objective, world)
     if objective.before:
