@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for part in item.path.relative_to(ROOT).parts:
             if part in MARKED_FOLDERS:
                 item.add_marker(getattr(pytest.mark, part))
+
+
+@pytest.fixture(autouse=True)
+def _heard() -> Iterator[None]:
+    """What one test silences with --quiet is heard again in the next: the mode belongs to the process."""
+    yield
+    from tuneloop import console
+
+    console.set_mode()
 
 
 def _need(path: Path) -> Path:
