@@ -191,9 +191,9 @@ def demo_config(world: Path, tune: dict[str, Any] | None = None) -> LoopConfig:
     return LoopConfig.model_validate(
         {
             "model": ModelConfig(name="world", template="plain"),
-            "data": DataConfig(source=[str(world / "instructions.jsonl")], group="entity", test_fraction=0.05),
+            "data": DataConfig(source=[str(world / "instructions.jsonl")], group="entity", test_fraction=0.12),
             "train": TrainConfig(**{**DEMO_TRAIN, **(tune or {})}),
-            "eval": EvalConfig(tasks=tasks, few_shot=3, generate_limit=50),
+            "eval": EvalConfig(tasks=tasks, few_shot=3, generate_limit=150),
             "report": {"title": "tuneloop demo: the embedded world"},
         }
     )

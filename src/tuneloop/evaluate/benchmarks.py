@@ -66,7 +66,7 @@ def _items(task: Task, spec: TaskSpec, config: EvalConfig, few_shot: int, part: 
     count = 0 if pinned else (spec.shots if spec.shots is not None else few_shot)
     if pinned and spec.shots:
         part.warnings.append(f"{spec.task}: shots are fixed by its definition; {spec.shots} were asked for")
-    shots = Shots(count, config.shots_mode, config.shots_seed)
+    shots = Shots(count, config.shots_mode, config.shots_seed, lend=spec.shots is not None)
     quick = QUICK_ROWS if config.quick and not limit else None
     built = build_items(task, shots, data=spec.data, limit=limit, quick=quick)
     part.warnings += built.notes

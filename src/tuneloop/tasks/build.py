@@ -27,11 +27,13 @@ class Built:
 class Shots:
     """`count` worked examples before each row. `fixed`: the same for all rows (of one category, where a task says so),
     drawn by `seed`. `lm-eval`: as lm-eval draws them, anew for each row in the order of the whole file.
+    Without `lend` no row leaves the scored set to become a shot: what is compared must be scored on the same rows.
     """
 
     count: int = 0
     mode: str = "fixed"
     seed: int = 0
+    lend: bool = True
 
 
 def build_items(
@@ -48,8 +50,8 @@ def build_items(
     chosen = _quick(every, kept, quick) if quick else _first(every, kept, limit, even=task.by_category)
     built = Built([])
     if asked.count and not task.pinned and task.shots_from is not None:
-        pool, chosen = _pool(task, asked.count, data, every, chosen, built.notes)
-        block = _blocks(task, asked, pool, len(every))
+        pool, chosen = _pool(task, asked, data, every, chosen, built.notes)
+        block = _blocks(task, asked, pool, len(every)) if pool else _no_shots
     else:
         block = _no_shots
     for index in chosen:
@@ -99,11 +101,12 @@ def _quick(items: list[Item], kept: list[int], size: int) -> list[int]:
 
 
 def _pool(
-    task: Task, count: int, data: str | None, every: list[Item], chosen: list[int], notes: list[str]
+    task: Task, shots: Shots, data: str | None, every: list[Item], chosen: list[int], notes: list[str]
 ) -> tuple[list[Item], list[int]]:
     """Rows to take shots from, and the rows to score. Where there are too few, rows outside the scored set join them,
-    and where every row is scored the last ones leave it."""
+    and where every row is scored the last ones leave it, or (without `lend`) there are no shots."""
     assert task.shots_from is not None
+    count = shots.count
     try:
         docs, origin = load_docs(task, task.shots_from, data)
         pool = [to_item(task, doc, number, origin) for number, doc in enumerate(docs, start=1)]
@@ -116,6 +119,9 @@ def _pool(
         return pool, chosen
     inside = set(chosen)
     spare = [i for i in range(len(every)) if i not in inside][-missing:]
+    if len(spare) < missing and not shots.lend:
+        notes.append(f"{task.name}: {len(pool)} rows to take {count} shots from, scored without shots")
+        return [], chosen
     lent = spare or chosen[-missing:]
     if len(lent) < missing or len(chosen) <= missing:
         raise DataError(374, f"{task.name}: {count} shots asked, {len(pool)} rows to take them from", where=origin)

@@ -92,6 +92,7 @@ def scenes(world: World, split: str, rng: random.Random, which: tuple[int, ...])
                 rows.append(
                     {
                         "row": len(rows),
+                        "source_id": name,
                         "activity_label": SUBJECTS[attribute],
                         "domain": "world",
                         "query": query,
