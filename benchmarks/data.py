@@ -1,6 +1,6 @@
 """Speed of data preparation beside TRL, LLaMA-Factory and datasketch, and a run over generated rows to its end.
 
-    python benchmarks/data.py [--quick] [--rows 1000000] [--peers /tmp/tl/peers]
+    python benchmarks/data.py [--quick] [--rows 1000000] [--peers DIR]
 
 Each side has a process of its own and gives its seconds without imports and loading; three alternations, medians.
 What is measured: rows in memory -> token ids, labels and packs of 1,024 tokens in an Arrow file (TRL and LLaMA-Factory:
@@ -281,7 +281,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="fewer rows, one growing run of 100,000")
     parser.add_argument("--rows", type=int, default=SIZES[-1])
-    parser.add_argument("--peers", default="/tmp/tl/peers")
+    parser.add_argument("--peers", default=os.path.expanduser("~/.cache/tuneloop-peers"))
     parser.add_argument("--work", default=tempfile.gettempdir())
     parser.add_argument("--only", choices=("peers", "rows"))
     parser.add_argument("--side", choices=(*SIDES, "whole"))

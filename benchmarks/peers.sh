@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The environments of the peers that do not live in ours: one a peer below $TUNELOOP_PEERS (default /tmp/tl/peers).
+# The environments of the peers that do not live in ours: one a peer below $TUNELOOP_PEERS (default ~/.cache/tuneloop-peers).
 set -e
-top=${TUNELOOP_PEERS:-/tmp/tl/peers}
+top=${TUNELOOP_PEERS:-$HOME/.cache/tuneloop-peers}
 torch=${TORCH:-2.13.0}
 peer() { # NAME PACKAGE...: torch first, and again last, because a peer may pull another build in
     local name=$1; shift

@@ -29,7 +29,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 SHARED = Path(os.environ.get("TUNELOOP_SHARED", HERE.parent.parent / "shared"))
-PEERS = Path(os.environ.get("TUNELOOP_PEERS", "/tmp/tl/peers"))
+PEERS = Path(os.environ.get("TUNELOOP_PEERS", "~/.cache/tuneloop-peers")).expanduser()
 SIDES = {
     "ours": None,
     "trl": None,

@@ -265,7 +265,7 @@ def _sandbox(model: ModelConfig) -> Check:
     """A template that reaches for Python's insides must be refused."""
     from jinja2 import TemplateError
 
-    tokenizer = load_tokenizer(model.name)
+    tokenizer = load_tokenizer(model.name, revision=model.revision)
     what = "hostile chat template"
     hostile = "{{ ''.__class__.__mro__[1].__subclasses__() }}{{ messages[0].content }}"
     try:

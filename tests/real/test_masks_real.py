@@ -149,3 +149,14 @@ def test_training_begins_where_the_prompt_ends(shared_dir: Path, answer: str) ->
     prompt = encode_prompt(ask, tokenizer)
     assert found.input_ids[: len(prompt)] == prompt
     assert found.trained == [False] * len(prompt) + [True] * (len(found.input_ids) - len(prompt))
+
+
+def test_a_text_that_stands_elsewhere_does_not_hide_one_that_was_left_out(shared_dir: Path) -> None:
+    tokenizer = load_tokenizer(str(shared_dir / "tokenizers" / "mistral-v0.3"))
+    turns = [
+        {"role": "system", "content": "x"},
+        {"role": "user", "content": "x y"},
+        {"role": "assistant", "content": "4"},
+    ]
+    with pytest.raises(DataError, match=r"message 0 \(system\)"):
+        encode(Example(messages=turns), tokenizer)

@@ -12,7 +12,7 @@ from tuneloop.config import LoopConfig
 from tuneloop.errors import DataError, PrerequisiteError, UsageError
 from tuneloop.llama import BasicModelRunner
 from tuneloop.loop import check_tasks
-from tuneloop.models import load_model
+from tuneloop.models import load_model, load_tokenizer
 from tuneloop.store import disk_error, open_run, read_jsonl, saving
 
 
@@ -72,3 +72,17 @@ def test_the_course_api_reports_a_mistyped_setting_as_a_config_error(tmp_path: P
     model.load_data([{"input": str(i), "output": str(i)} for i in range(20)])
     with pytest.raises(UsageError, match="learning_rate"):
         model.train(learning_rat=1e-3, is_public=True)
+
+
+def test_a_revision_is_asked_of_the_hub_and_not_of_a_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoTokenizer
+
+    asked: list[object] = []
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda name, **settings: asked.append(settings["revision"]))
+    load_tokenizer("owner/name", revision="v2")
+    assert asked == ["v2"]
+    monkeypatch.undo()
+    load_tokenizer("world", revision="v2")
+    assert "revision v2 is of the hub" in capsys.readouterr().err

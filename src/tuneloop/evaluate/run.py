@@ -105,11 +105,14 @@ def _task_data(spec: TaskSpec) -> Path | None:
 def load_into(loaded: Loaded, model: ModelConfig) -> Loaded:
     """Loads the model unless it is the one in memory; the tokenizer anew, because a contender sets its template."""
     target = str(model.adapter or model.name)
-    label = f"{target} {model.dtype} {model.device}"
+    label = f"{target} {model.revision} {model.dtype} {model.device}"
     if loaded.label != label:
         loaded.model = None  # frees the one before
-        loaded.model, loaded.label = load_model(target, dtype=model.dtype, device=model.device), label
-    loaded.tokenizer = load_tokenizer(target)
+        loaded.model, loaded.label = (
+            load_model(target, dtype=model.dtype, device=model.device, revision=model.revision),
+            label,
+        )
+    loaded.tokenizer = load_tokenizer(target, revision=model.revision)
     return loaded
 
 

@@ -86,7 +86,9 @@ def _from_folder(loader: Any, folder: str, **settings: Any) -> Any:
     """Loads a folder; what is broken in it becomes a coded error that names the folder."""
     from safetensors import SafetensorError
 
-    settings.pop("revision", None)
+    revision = settings.pop("revision", None)
+    if revision not in (None, "main"):
+        say(f"revision {revision} is of the hub; {folder} is taken as it is")
     try:
         return loader.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **settings)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -99,8 +101,10 @@ def _from_folder(loader: Any, folder: str, **settings: Any) -> Any:
         ) from error
 
 
-def _base_of(folder: Path) -> str:
-    base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+def _base_of(folder: Path) -> tuple[str, str]:
+    """Name and revision of the base of an adapter folder."""
+    found = read_json(folder / "adapter_config.json")
+    base = found.get("base_model_name_or_path")
     if not base:
         raise PrerequisiteError(
             209,
@@ -108,7 +112,7 @@ def _base_of(folder: Path) -> str:
             where=str(folder / "adapter_config.json"),
             expected="base_model_name_or_path",
         )
-    return str(base)
+    return str(base), str(found.get("revision") or "main")
 
 
 def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
@@ -120,7 +124,7 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
 
     folder = Path(locate(name))
     if (folder / "adapter_config.json").is_file() and not (folder / "tokenizer_config.json").is_file():
-        name = _base_of(folder)
+        name, revision = _base_of(folder)
     return _pretrained(AutoTokenizer, name, revision=revision or "main")
 
 
@@ -155,10 +159,10 @@ def load_model(
         if (target / "adapter_config.json").is_file():
             from peft import PeftModel
 
-            base = _base_of(target)
+            base, at = _base_of(target)
             if Path(locate(base)).is_dir():
                 _check(Path(locate(base)))
-            model = _pretrained(loader, base, **settings)
+            model = _pretrained(loader, base, revision=at, **settings)
             return PeftModel.from_pretrained(model, str(target), use_safetensors=True).to(chosen).eval()
     return _pretrained(loader, name, revision=revision or "main", **settings).to(chosen).eval()
 

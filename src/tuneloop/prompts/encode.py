@@ -82,7 +82,7 @@ def _conversation(messages: list[Message], tokenizer: Any, tools: Tools = None) 
         raise DataError(343, "a message without a role", where="messages", expected="role and content in each")
     tagged = uses_generation_tag(_template(tokenizer))
     text, spans = (tagged_spans if tagged else assistant_spans)(tokenizer, messages, tools)
-    check_whole(text, messages, tools)
+    check_whole(tokenizer, messages, tools)
     weights = [m.get("weight") for m in messages if m["role"] == "assistant"]
     kept = [span for span, weight in zip(spans, weights, strict=True) if weight is None or weight > 0]
     ids, offsets = _tokens(text, tokenizer)

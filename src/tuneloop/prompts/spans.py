@@ -7,7 +7,6 @@ letter, or the template is refused.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -64,27 +63,40 @@ def assistant_spans(tokenizer: Any, messages: list[Message], tools: Tools = None
     return real, spans
 
 
-def check_whole(text: str, messages: list[Message], tools: Tools = None) -> None:
-    """Raises DataError 344 where the template left out a message, a tool call or a tool.
+def check_whole(tokenizer: Any, messages: list[Message], tools: Tools = None) -> None:
+    """Raises DataError 344 where the template leaves out a message, a tool call or a tool.
 
     Some templates show a system prompt only while they ask for an answer (Mistral v0.3), others know no tools: what
-    was trained without them would be asked with them.
+    was trained without them would be asked with them. Marks stand for the texts, so that none can pass for another.
     """
+    marks: dict[str, str] = {}
+
+    def mark(what: str) -> str:
+        name = f"\ue000{len(marks)}w\ue001"
+        marks[name] = what
+        return name
+
+    marked = []
     for number, message in enumerate(messages):
-        content = message.get("content")
-        if message["role"] != "assistant" and isinstance(content, str) and not _stands(content.strip(), text):
-            raise _left_out(f"message {number} ({message['role']})")
-        for call in message.get("tool_calls") or []:
-            if _function(call).get("name", "") not in text:
-                raise _left_out(f"the tool call in message {number}")
-    for tool in tools or []:
-        if str(_function(tool).get("name", "")) not in text:
-            raise _left_out(f"the tool {_function(tool).get('name')}")
+        changed, content = dict(message), message.get("content")
+        if message["role"] != "assistant" and isinstance(content, str) and content.strip():
+            changed["content"] = mark(f"message {number} ({message['role']})")
+        if message.get("tool_calls"):
+            changed["tool_calls"] = [
+                _named(call, mark(f"a tool call of message {number}")) for call in message["tool_calls"]
+            ]
+        marked.append(changed)
+    shown = [_named(tool, mark(f"the tool {_function(tool).get('name')}")) for tool in tools or []]
+    text = render(tokenizer, marked, tools=shown or None)
+    for name, what in marks.items():
+        if name not in text:
+            raise _left_out(what)
 
 
-def _stands(content: str, text: str) -> bool:
-    """As it is, or as a JSON string, which is how some templates write what a tool said."""
-    return content in text or json.dumps(content, ensure_ascii=False)[1:-1] in text
+def _named(call: dict[str, Any], name: str) -> dict[str, Any]:
+    """The call or tool under another name."""
+    inner = {**_function(call), "name": name}
+    return {**call, "function": inner} if "function" in call else inner
 
 
 def _left_out(what: str) -> DataError:
@@ -121,7 +133,7 @@ def _mark(messages: list[Message], *, thinking: bool) -> tuple[list[Message], di
         calls = message.get("tool_calls")
         if calls and not content:
             # Nothing but calls: the mark stands for the name of the first.
-            first = {**calls[0], "function": {**_function(calls[0]), "name": f"\ue000{i}a\ue001"}}
+            first = _named(calls[0], f"\ue000{i}a\ue001")
             fills[f"\ue000{i}a\ue001"] = str(_function(calls[0]).get("name", ""))
             marked.append({**message, "tool_calls": [first, *calls[1:]]})
             last.append(f"\ue000{i}a\ue001")

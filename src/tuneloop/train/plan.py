@@ -109,7 +109,7 @@ def setting(config: TrainConfig, model: ModelConfig, data: Path) -> Setting:
 
     require_run(data, "data")
     shape = AutoConfig.from_pretrained(locate(model.name), trust_remote_code=False)
-    tokenizer = load_tokenizer(model.name)
+    tokenizer = load_tokenizer(model.name, revision=model.revision)
     if model.template or any(e.messages for e in read_examples(data, "train")):
         apply_template(tokenizer, model.template)
     limit = min(config.max_length or 10**9, context_length(_Shape(shape), tokenizer))

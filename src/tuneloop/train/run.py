@@ -95,7 +95,7 @@ def train(
 
 def prepare(config: TrainConfig, model: ModelConfig, data: Path, out: Path, world: World) -> tuple[Trainer, Any]:
     torch.manual_seed(config.seed)
-    tokenizer = load_tokenizer(model.name)
+    tokenizer = load_tokenizer(model.name, revision=model.revision)
     if model.template or any(e.messages for split in ("train", "valid") for e in read_examples(data, split)):
         apply_template(tokenizer, model.template)
     register()
@@ -154,8 +154,9 @@ def _network(config: TrainConfig, model: ModelConfig, world: World) -> Any:
     device = model.device if config.device == "auto" else config.device
     kind = "reward" if config.objective == "reward" else "causal"
     network = load_model(
-        model.adapter or model.name, dtype=dtype, device=device, kind=kind, load_in_4bit=config.load_in_4bit
-    )
+        model.adapter or model.name, dtype=dtype, device=device, revision=model.revision, kind=kind,
+        load_in_4bit=config.load_in_4bit,
+    )  # fmt: skip
     if not hasattr(network, "peft_config"):
         return network
     if config.method == "full":
@@ -245,7 +246,7 @@ def _save(trainer: Trainer, tokenizer: Any, model: ModelConfig, state: State, ou
     if config.method == "lora":
         settings = network.peft_config["default"]
         if not (Path(locate(model.name)) / "adapter_config.json").is_file():
-            settings.base_model_name_or_path = _base_name(model.name)
+            settings.base_model_name_or_path, settings.revision = _base_name(model.name), model.revision
     elif whole is not None:
         dtype = _dtype(config, model, network.device.type)
         whole = {name: value.to(dtype) for name, value in whole.items()}
