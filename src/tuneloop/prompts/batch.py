@@ -2,20 +2,22 @@
 
 `encode` renders a conversation several times to prove where its answers stand. Here the proof is made once for each
 order of roles: a rendering in which every text is a mark gives the pieces between texts. A conversation of that order
-is rendered once, and only where pieces and texts put together are that rendering are its spans taken from the pieces.
-Everything else goes through `encode`: generation tags, thoughts, tools, texts that a template changes.
+is rendered once (by a known path through the template where it takes one), and only where pieces and texts put together
+are that rendering are its spans taken from the pieces. Everything else goes through `encode`: generation tags,
+thoughts, tools, texts that a template changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 from tuneloop.errors import TuneloopError
 from tuneloop.prompts.encode import Encoded, encode
+from tuneloop.prompts.paths import Paths
 from tuneloop.prompts.spans import Span, assistant_spans
 from tuneloop.prompts.templates import apply_template, start_ids, uses_generation_tag
 from tuneloop.records import Example
@@ -43,14 +45,23 @@ class Shape:
     tail: tuple[int, ...]  # trained characters after it
 
 
+@dataclass
+class Known:
+    """What was found out about the template so far."""
+
+    shapes: dict[tuple[str, ...], Shape | None] = field(default_factory=dict)
+    paths: Paths | None = None
+
+
 def encode_batch(examples: Sequence[Example], tokenizer: Any) -> list[Encoded | TuneloopError]:
     """`encode` of each example; the error it raises stands in the place of one that cannot be encoded."""
     out: list[Encoded | TuneloopError | None] = [None] * len(examples)
+    known = Known()
     # Rust tokenises one chunk while Python lays out the next.
     with ThreadPoolExecutor(1) as pool:
         waiting: list[tuple[dict[int, Laid], Future[list[Any]]]] = []
         for start in range(0, len(examples), CHUNK):
-            laid = _laid_out(examples, range(start, min(start + CHUNK, len(examples))), tokenizer)
+            laid = _laid_out(examples, range(start, min(start + CHUNK, len(examples))), tokenizer, known)
             texts = [one.text for one in laid.values()]
             waiting.append((laid, pool.submit(_tokens, texts, tokenizer)))
             if len(waiting) > 1:
@@ -100,11 +111,11 @@ def _mask(encoding: Any, spans: list[Span]) -> list[bool]:
     return mask
 
 
-def _laid_out(examples: Sequence[Example], indices: range, tokenizer: Any) -> dict[int, Laid]:
+def _laid_out(examples: Sequence[Example], indices: range, tokenizer: Any, known: Known) -> dict[int, Laid]:
     """index -> text and trained spans of the examples that need no look of their own."""
     if not tokenizer.is_fast:
         return {}
-    return _conversations(examples, indices, tokenizer) | _raw(examples, indices, tokenizer)
+    return _conversations(examples, indices, tokenizer, known) | _raw(examples, indices, tokenizer)
 
 
 def _raw(examples: Sequence[Example], indices: range, tokenizer: Any) -> dict[int, Laid]:
@@ -127,7 +138,7 @@ def _raw(examples: Sequence[Example], indices: range, tokenizer: Any) -> dict[in
     return found
 
 
-def _conversations(examples: Sequence[Example], indices: range, tokenizer: Any) -> dict[int, Laid]:
+def _conversations(examples: Sequence[Example], indices: range, tokenizer: Any, known: Known) -> dict[int, Laid]:
     """Those whose spans can be taken from their shape."""
     plain = [i for i in indices if (m := examples[i].messages) is not None and examples[i].tools is None and _plain(m)]
     if not plain:
@@ -135,17 +146,21 @@ def _conversations(examples: Sequence[Example], indices: range, tokenizer: Any) 
     template = apply_template(tokenizer, None)
     if uses_generation_tag(template):
         return {}
-    shapes: dict[tuple[str, ...], Shape | None] = {}
     usable: dict[int, Shape] = {}
     for index in plain:
-        roles = tuple(m["role"] for m in examples[index].messages or [])
-        if roles not in shapes:
-            shapes[roles] = _shape(roles, tokenizer)
-        if (shape := shapes[roles]) is not None:
+        roles = tuple([m["role"] for m in examples[index].messages or []])
+        if roles not in known.shapes:
+            known.shapes[roles] = _shape(roles, tokenizer)
+        if (shape := known.shapes[roles]) is not None:
             usable[index] = shape
-    rendered = _render([examples[i].messages or [] for i in usable], template, tokenizer)
+    known.paths = known.paths or Paths(template, tokenizer.special_tokens_map)
+    paths = {i: known.paths.render(examples[i].messages or []) for i in usable}
+    rendered = {i: text for i, text in paths.items() if text is not None}
+    rest = [i for i in usable if i not in rendered]
+    rendered |= zip(rest, _render([examples[i].messages or [] for i in rest], template, tokenizer), strict=True)
     found = {}
-    for (index, shape), text in zip(usable.items(), rendered, strict=True):
+    for index, shape in usable.items():
+        text = rendered[index]
         spans = _spans(shape, examples[index].messages or [], text)
         if spans is not None:
             found[index] = Laid(text, spans, None)
