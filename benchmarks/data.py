@@ -282,7 +282,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="fewer rows, one growing run of 100,000")
     parser.add_argument("--rows", type=int, default=SIZES[-1])
-    parser.add_argument("--peers", default=os.environ.get("TUNELOOP_PEERS", os.path.expanduser("~/.cache/tuneloop-peers")))
+    parser.add_argument("--peers", default=os.environ.get("TUNELOOP_PEERS", "~/.cache/tuneloop-peers"))
     parser.add_argument("--work", default=tempfile.gettempdir())
     parser.add_argument("--only", choices=("peers", "rows"))
     parser.add_argument("--side", choices=(*SIDES, "whole"))
@@ -297,7 +297,7 @@ def main() -> None:
         print(json.dumps(found))
         return
     limit = 5000 if arguments.quick else None
-    peers = Path(arguments.peers)
+    peers = Path(arguments.peers).expanduser()
     report: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": platform.platform(),
