@@ -76,26 +76,23 @@ def progress(description: str, total: int | None = None) -> Iterator[Progress]:
     if _mode["quiet"] or not sys.stderr.isatty():
         yield state
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bar(
-        *columns,
-        TextColumn("{task.fields[text]}"),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
+    with _bar() as bar:
         state.bar, state.task = bar, bar.add_task(description, total=total, text="")
         yield state
+
+
+def _bar() -> Any:
+    """The bar with what is told about it on a line of its own, so that neither is cut at 80 columns."""
+    from rich.console import Console, RenderableType
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Bar(Progress):
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            for task in self.tasks:
+                if task.fields["text"]:
+                    yield Text(f"  {task.fields['text']}", no_wrap=True, overflow="ellipsis")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Bar(*columns, console=Console(stderr=True), transient=True)

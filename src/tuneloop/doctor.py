@@ -22,7 +22,7 @@ import torch
 
 from tuneloop.config import ModelConfig, TrainConfig
 from tuneloop.errors import TuneloopError
-from tuneloop.models import load_model, load_tokenizer, locate, save_tokenizer
+from tuneloop.models import load_model, load_tokenizer, locate, plain_attention, save_tokenizer
 from tuneloop.prompts import apply_template, encode, encode_prompt
 from tuneloop.records import Example, read_examples, write_examples
 from tuneloop.store import open_run, read_json, read_jsonl
@@ -125,7 +125,7 @@ def _layouts(t: Trainer) -> list[Check]:
         t.config, t.packing = before.model_copy(update=settings), packing
         attention = t.model.config._attn_implementation
         if not packing and packed:
-            t.model.set_attn_implementation("sdpa")
+            t.model.set_attn_implementation(plain_attention(t.model))
         other = gradients(t, t.train)
         t.model.set_attn_implementation(attention)
         base = "packed" if packed else "padded"

@@ -93,7 +93,7 @@ class BasicModelRunner:
             for key in ("input", "output"):
                 if not isinstance(row.get(key), str) or not row[key].strip():
                     raise DataError(
-                        301,
+                        310,
                         f"row {number} has no '{key}'",
                         expected="text",
                         cure="add it or drop the row",
@@ -120,7 +120,7 @@ class BasicModelRunner:
 
         if not self.data:
             raise UsageError(
-                103,
+                104,
                 "no data to train on",
                 cure="call load_data_from_jsonlines(...) first",
             )
@@ -153,7 +153,7 @@ class BasicModelRunner:
         data = self.folder / "data"
         if not data.is_dir():
             raise UsageError(
-                103,
+                106,
                 "nothing to evaluate on",
                 cure="call train() first: it keeps some rows aside",
             )

@@ -103,7 +103,7 @@ def report_round(folder: Path, out: Path, title: str) -> Path:
 
     if not folder.is_dir():
         raise UsageError(
-            115,
+            117,
             "no such round folder",
             where=str(folder),
             cure="give a folder that `tuneloop run` wrote",

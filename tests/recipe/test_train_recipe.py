@@ -48,7 +48,9 @@ def test_layout_does_not_change_the_run(tmp_path: Path) -> None:
     packed = losses(run(tmp_path, "a", max_steps=6))
     padded = losses(run(tmp_path, "b", max_steps=6, packing=False))
     split = losses(run(tmp_path, "c", max_steps=6, per_device_train_batch_size=2, gradient_accumulation_steps=2))
+    fitted = losses(run(tmp_path, "d", max_steps=6, pass_tokens=20))
     assert packed == pytest.approx(padded, rel=1e-4)
+    assert packed == pytest.approx(fitted, rel=1e-4)
     assert packed == pytest.approx(split, rel=1e-4)
 
 
@@ -107,10 +109,11 @@ def test_early_stop_and_best_weights(tmp_path: Path) -> None:
     assert state[f"master.{name}"].equal(saved[name])
 
 
-def test_window_model_falls_back_to_padding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny_folder(tmp_path / "base", "window")
+@pytest.mark.parametrize("kind", ["window", "gemma2"])
+def test_what_cannot_be_packed_is_padded(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_folder(tmp_path / "base", kind)
     tiny_data(tmp_path / "data")
-    out = run(tmp_path, max_steps=2)
+    out = run(tmp_path, max_steps=2, eval_samples=1)
     assert "packing is off" in capsys.readouterr().err
     assert len(losses(out)) == 2
 

@@ -14,7 +14,15 @@ WORDS = [f"w{i}" for i in range(40)]
 def tiny_model(kind: str = "llama", seed: int = 0) -> Any:
     """Random weights, float32; `gqa` shares each key head between two query heads."""
     import torch
-    from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config
+    from transformers import (
+        AutoModelForCausalLM,
+        Gemma2Config,
+        GPT2Config,
+        GPTNeoXConfig,
+        LlamaConfig,
+        MistralConfig,
+        Qwen2Config,
+    )
 
     torch.manual_seed(seed)
     shape: dict[str, Any] = {
@@ -33,11 +41,13 @@ def tiny_model(kind: str = "llama", seed: int = 0) -> Any:
         "qwen2": lambda: Qwen2Config(**shape, num_key_value_heads=2),
         "neox": lambda: GPTNeoXConfig(**shape),
         "window": lambda: MistralConfig(**shape, num_key_value_heads=2, sliding_window=8),
+        # Caps its scores, which torch's kernel cannot.
+        "gemma2": lambda: Gemma2Config(**shape, num_key_value_heads=2, head_dim=8, sliding_window=64),
         "gpt2": lambda: GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=128, **NO_DROPOUT),
     }
     config = configs[kind]()
     config.initializer_range = 0.2
-    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}

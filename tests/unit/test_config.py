@@ -34,6 +34,20 @@ def test_names_of_the_peers_are_mapped_and_said(tmp_path: Path) -> None:
     assert "train.cutoff_len read as train.max_length" in loaded.notes
 
 
+def test_one_key_under_two_names_is_an_error_in_one_place_alone(tmp_path: Path) -> None:
+    path = _write(tmp_path, "train: {lr: 1e-4, learning_rate: 1e-3}\n")
+    with pytest.raises(UsageError, match="given as train.lr and train.learning_rate; keep one"):
+        load(path)
+    with pytest.raises(UsageError, match="given as train.epochs and train.num_epochs"):
+        load(None, ["train.epochs=1", "train.num_epochs=2"])
+    with pytest.raises(UsageError, match="the key 'seed' stands twice"):
+        load(_write(tmp_path, "train:\n  seed: 1\n  lr: 1e-4\n  seed: 2\n"))
+    # The command line overrides the file, whatever the names.
+    assert (
+        load(_write(tmp_path, "train: {lr: 1e-4}\n"), ["train.learning_rate=1e-3"]).config.train.learning_rate == 1e-3
+    )
+
+
 def test_all_errors_at_once_with_the_nearest_name(tmp_path: Path) -> None:
     path = _write(tmp_path, "train: {learing_rate: 1, lora_r: 0}\ndat: {}\nmodel: {name: x, dtype: int3}\n")
     with pytest.raises(UsageError) as caught:

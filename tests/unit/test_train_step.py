@@ -11,7 +11,7 @@ from tests.recipe.tiny import tiny_model
 
 from tuneloop.config import TrainConfig
 from tuneloop.train.attention import NAME, packed, register, why_not
-from tuneloop.train.batch import Item, pack, pad
+from tuneloop.train.batch import Item, first_fit, pack, pad
 from tuneloop.train.items import plan_steps
 from tuneloop.train.objectives.sft import sft
 from tuneloop.train.objectives.tokens import token_log_probs
@@ -137,6 +137,17 @@ def test_plan_depends_on_its_arguments_alone() -> None:
     assert sorted(i for step in plan_a[:3] for i in step) == list(range(10))
     assert len(plan_steps(10, 4, 1.0, 7, 3)) == 7
     assert sum(len(step) for step in plan_steps(10, 4, 0.5, None, 3)) == 5
+
+
+def test_first_fit_holds_every_example_once_and_no_pass_is_too_long() -> None:
+    rows = [*items(60), Item("long", [1] * 90, [True] * 90, 1.0)]
+    found = first_fit(rows, 64)
+    lengths = [[len(row.input_ids) for row in part] for part in found]
+    assert sorted(row.id for part in found for row in part) == sorted(row.id for row in rows)
+    assert [part for part in lengths if sum(part) > 64] == [[90]]
+    assert all(part == sorted(part) for part in lengths)
+    fewest = -(-sum(map(sum, lengths[1:])) // 64)
+    assert len(found) - 1 <= 11 / 9 * fewest + 1
 
 
 def test_a_weight_gives_its_gradient_to_the_newest_optimiser() -> None:

@@ -80,8 +80,12 @@ def load(
     origins: dict[str, str] = {}
     notes: list[str] = []
     errors: list[str] = []
-    for dotted, value in _flatten(_read_yaml(path)).items():
+    written = _flatten(_read_yaml(path))
+    errors += _twice(written, str(path))
+    for dotted, value in written.items():
         _put(raw, dotted, value, str(path), origins, notes)
+    sets = list(sets)
+    errors += _twice({item.partition("=")[0].strip(): None for item in sets}, "--set")
     for item in sets:
         dotted, mark, text = item.partition("=")
         if not mark:
@@ -93,6 +97,28 @@ def load(
             _put(raw, dotted, value, "flag", origins, notes)
     config = _validate(raw, errors, origins)
     return Loaded(config, origins, notes)
+
+
+def _twice(written: Iterable[str], origin: str) -> list[str]:
+    """One line for each key that one place gives under two names: which of them counts would be a guess."""
+    names: dict[str, list[str]] = {}
+    for dotted in written:
+        section, _, key = dotted.partition(".")
+        names.setdefault(f"{section}.{ALIASES.get(section, {}).get(key, key)}", []).append(dotted)
+    return [f"{key} ({origin}): given as {' and '.join(n)}; keep one" for key, n in names.items() if len(n) > 1]
+
+
+class _Once(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error, where plain YAML keeps the last one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
 
 
 def _read_yaml(path: Path | str | None) -> dict[str, Any]:
@@ -112,7 +138,7 @@ def _read_yaml(path: Path | str | None) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UsageError(101, "the config is not UTF-8", where=f"{path}: byte {error.start}") from error
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Once)  # a safe loader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)

@@ -33,6 +33,9 @@ class TrainConfig(Section):
     per_device_train_batch_size: int = Field(16, ge=1, description="examples in one forward pass")
     gradient_accumulation_steps: int = Field(1, ge=1)
     batch_tokens: int | None = Field(None, ge=8, description="a step holds examples up to so many tokens instead")
+    pass_tokens: int | None = Field(
+        None, ge=8, description="packs a step first-fit into passes of at most so many tokens; the step stays the same"
+    )
     packing: bool = True
     max_length: int | None = Field(None, ge=8, description="tokens; longer examples are dropped aloud")
     lora_r: int = Field(16, ge=1)
@@ -123,6 +126,8 @@ class TrainConfig(Section):
         """What cannot stand together."""
         if (self.teacher is None) == (self.objective == "distill"):
             raise ValueError("objective distill needs a teacher, and nothing else takes one")
+        if self.pass_tokens and "per_device_train_batch_size" in self.auto:
+            raise ValueError("pass_tokens says how large a pass is: per_device_train_batch_size cannot be auto")
         if self.load_in_4bit and self.method != "lora":
             raise ValueError("load_in_4bit trains an adapter: method must be lora")
         return self

@@ -11,6 +11,7 @@ from tuneloop.models.load import (
     locate,
     pick_device,
     pick_dtype,
+    plain_attention,
     why_dtype,
 )
 from tuneloop.models.save import merge_adapter, merge_folder, save_adapter, save_model, save_tokenizer
@@ -26,6 +27,7 @@ __all__ = [
     "merge_folder",
     "pick_device",
     "pick_dtype",
+    "plain_attention",
     "save_adapter",
     "save_model",
     "save_tokenizer",

@@ -133,7 +133,6 @@ def load_model(
     *,
     dtype: str = "auto",
     device: str = "auto",
-    attention: str = "sdpa",
     revision: str | None = None,
     kind: str = "causal",
     load_in_4bit: bool = False,
@@ -148,7 +147,7 @@ def load_model(
 
     target = Path(locate(name))
     chosen = torch.device(pick_device(device))
-    settings = {"dtype": pick_dtype(dtype, chosen.type), "attn_implementation": attention, "use_safetensors": True}
+    settings = {"dtype": pick_dtype(dtype, chosen.type), "use_safetensors": True}
     if load_in_4bit:
         settings |= _four_bits(settings["dtype"], chosen)
     loader: Any = AutoModelForCausalLM
@@ -165,6 +164,11 @@ def load_model(
             model = _pretrained(loader, base, revision=at, **settings)
             return PeftModel.from_pretrained(model, str(target), use_safetensors=True).to(chosen).eval()
     return _pretrained(loader, name, revision=revision or "main", **settings).to(chosen).eval()
+
+
+def plain_attention(network: Any) -> str:
+    """The attention that reads masks and caches: torch's, or 'eager' for a model that caps or shifts its scores."""
+    return "sdpa" if getattr(network, "_supports_sdpa", False) else "eager"
 
 
 def _four_bits(dtype: Any, device: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def encode(example: Example, tokenizer: Any, *, max_length: int | None = None) -
     Conversations: thinking block, words and end of turn of every assistant message whose `weight` is not 0.
     Prompt and completion: the completion and the end token. Text: every token and the end token.
     With `max_length`, tokens beyond it are cut off the end and `truncated` says so.
-    Raises DataError 340-344 and UsageError 121, 125, 126.
+    Raises DataError 340-344 and UsageError 121, 129, 140.
     """
     if example.messages is not None:
         found = _conversation(example.messages, tokenizer, example.tools)
@@ -67,7 +67,7 @@ def _turns(answer: list[Message] | str | None) -> list[Message]:
 
 def _raw(prompt: str, trained: str, tokenizer: Any) -> Encoded:
     if tokenizer.eos_token_id is None:
-        raise UsageError(125, "the tokenizer has no end token", where="model.name", cure="add eos_token to its config")
+        raise UsageError(129, "the tokenizer has no end token", where="model.name", cure="add eos_token to its config")
     text = prompt + trained
     ids, offsets = _tokens(text, tokenizer)
     # Some tokenizers write a first token without characters; in a text without a prompt it is trained too.
@@ -97,7 +97,7 @@ def _template(tokenizer: Any) -> str:
 def _tokens(text: str, tokenizer: Any) -> tuple[list[int], list[Span]]:
     if not tokenizer.is_fast:
         raise UsageError(
-            126,
+            140,
             "this tokenizer does not say where its tokens stand in the text",
             where=f"model.name ({type(tokenizer).__name__})",
             expected="a model folder with tokenizer.json",

@@ -1,10 +1,10 @@
 """Attention over packed rows: each example sees itself alone.
 
 A packed micro-batch is one row of T tokens without padding. Everything but attention treats tokens one by one; inside
-attention, texts of near length are laid side by side and run under the ordinary causal kernel. Space after a short one
-is filled with its own last token: causality keeps it out of every real token's sight, and what is computed there is
-thrown away, so values and gradients are exactly those of the text alone. The two texts of a preference pair share the
-tokens of their common beginning.
+attention, a kernel of varying lengths takes them where there is one (`varlen`). Elsewhere texts of near length are laid
+side by side and run under the ordinary causal kernel. Space after a short one is filled with its own last token:
+causality keeps it out of every real token's sight, and what is computed there is thrown away, so values and gradients
+are exactly those of the text alone. The two texts of a preference pair share the tokens of their common beginning.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from tuneloop.train import varlen
 from tuneloop.train.places import Group, Plan, plan, spread
 from tuneloop.train.products import products
 
@@ -74,6 +75,8 @@ def packed_attention(
     if query.device.type == "cpu" and not dropout and max(g.width for g in layout.groups) <= PRODUCTS_UP_TO:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         return products(heads[0], heads[1], heads[2], layout, scale)[None], None
+    if layout.line is not None and varlen.fits(heads[0], dropout):
+        return varlen.varlen(heads, layout.line, scaling)[None], None
     repeats = query.shape[1] // key.shape[1]
     heads[1:] = [x.repeat_interleave(repeats, 1) for x in heads[1:]] if repeats > 1 else heads[1:]
     parts = [_attend(group, heads, scaling, dropout) for group in layout.groups]

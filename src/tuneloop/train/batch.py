@@ -40,6 +40,24 @@ class Layout:
     owner: torch.Tensor  # [N] which text of the pass it belongs to
 
 
+def first_fit(items: list[Item], capacity: int) -> list[list[Item]]:
+    """Items, shortest first, in bins of at most `capacity` tokens: the longest first, each into the first with room.
+
+    At most 11/9 of the fewest bins and one more (Johnson 1973). One that is longer than a bin stands alone.
+    """
+    bins: list[list[Item]] = []
+    room: list[int] = []
+    for item in reversed(items):
+        length = len(item.input_ids)
+        place = next((i for i, left in enumerate(room) if left >= length), len(bins))
+        if place == len(bins):
+            bins.append([])
+            room.append(capacity)
+        bins[place].append(item)
+        room[place] -= length
+    return [found[::-1] for found in bins]
+
+
 def texts(item: Item) -> list[Sequence[int]]:
     """The indices of the tokens of each text of an item."""
     if item.fork is None:

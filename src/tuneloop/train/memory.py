@@ -19,8 +19,9 @@ from torch.utils._pytree import tree_leaves
 
 from tuneloop.config import TrainConfig
 from tuneloop.train.activations import keeping, recompute
-from tuneloop.train.attention import NAME, register
+from tuneloop.train.attention import NAME, register, why_not
 from tuneloop.train.batch import Item
+from tuneloop.train.heap import Heap
 from tuneloop.train.methods import adapter, freeze
 from tuneloop.train.objectives import build
 from tuneloop.train.objectives.tokens import suppose_plain
@@ -58,7 +59,7 @@ class _Watch(TorchDispatchMode):
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.ledger, self.vocabulary = Ledger(), vocabulary
+        self.ledger, self.heap, self.vocabulary = Ledger(), Heap(), vocabulary
         self.kinds: dict[int, str] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -75,10 +76,12 @@ class _Watch(TorchDispatchMode):
         if key not in self.kinds:
             self.kinds[key] = kind
             self.ledger.add(kind, storage.nbytes())
+            self.heap.take(key, storage.nbytes())
             weakref.finalize(storage, self._leave, key, storage.nbytes())
 
     def _leave(self, key: int, count: int) -> None:
         self.ledger.add(self.kinds.pop(key), -count)
+        self.heap.give(key)
 
     def rename(self, tensors: Sequence[torch.Tensor | None], kind: str) -> None:
         """From now on these blocks count as `kind`."""
@@ -107,7 +110,8 @@ def _without_numbers(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def count(shape: Any, config: TrainConfig, dtype: torch.dtype, items: list[Item], *, packing: bool) -> dict[str, int]:
-    """Bytes at the peak of the second step over `items`, by KINDS, and 'loading': those of the weights while they load.
+    """Bytes at the peak of the second step over `items`, by KINDS; 'heap': what malloc then holds, gaps included;
+    'loading': the weights while they load.
 
     `shape` is the model's config. Raises RuntimeError where the model's code asks for numbers.
     """
@@ -133,9 +137,11 @@ def _count(shape: Any, config: TrainConfig, dtype: torch.dtype, items: list[Item
 
     register()
     watch = _Watch(int(shape.get_text_config().vocab_size))
-    attention = NAME if packing else "sdpa"
     with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(shape, dtype=dtype, attn_implementation=attention)
+        network = AutoModelForCausalLM.from_config(shape, dtype=dtype)
+        packing = packing and not why_not(network, max(len(item.input_ids) for item in items))
+        if packing:
+            network.set_attn_implementation(NAME)
         base = {id(p) for p in network.parameters()}
         if config.method != "full":
             network = adapter(network, config)
@@ -159,7 +165,7 @@ def _count(shape: Any, config: TrainConfig, dtype: torch.dtype, items: list[Item
             watch.rename(list(optimizer.tensors().values()), "optimizer")
             watch.rename([p for name, p in weights.items() if name not in adapters], "weights")
             watch.rename([weights[name] for name in adapters], "adapters")
-    return {**watch.ledger.peak, "loading": loading}
+    return {**watch.ledger.peak, "loading": loading, "heap": watch.heap.highest}
 
 
 def _materialise(network: Any) -> None:

@@ -25,6 +25,20 @@ class Group:
 
 
 @dataclass(slots=True)
+class Line:
+    """All texts end to end, a shared beginning once for each: what a kernel of varying lengths reads.
+
+    `order` (S,): the token at each place; `first` (T,): the first place of each token; both None when place is token.
+    `ends` (N + 1,) int32: where texts begin and end.
+    """
+
+    ends: torch.Tensor
+    longest: int
+    order: torch.Tensor | None
+    first: torch.Tensor | None
+
+
+@dataclass(slots=True)
 class Plan:
     """The groups, and `collect` (T,): where in their joined places each token's result stands (None: in order).
 
@@ -35,6 +49,7 @@ class Plan:
     collect: torch.Tensor | None
     again: torch.Tensor | None = None
     lengths: torch.Tensor = field(default_factory=lambda: torch.zeros(0))  # (T,) of the first text of each token
+    line: Line | None = None  # on CUDA
 
 
 def runs(lengths: list[int]) -> list[Sequence[int]]:
@@ -67,7 +82,21 @@ def plan(texts: Sequence[Sequence[int]], device: str = "cpu") -> Plan:
     own = torch.zeros(total)
     for text in reversed(texts):
         own[list(text)] = float(len(text))
-    return Plan(groups, order, torch.tensor(again, device=device).t() if again else None, own)
+    twice = torch.tensor(again, device=device).t() if again else None
+    return Plan(groups, order, twice, own, line(texts, device) if device.startswith("cuda") else None)
+
+
+def line(texts: Sequence[Sequence[int]], device: str) -> Line:
+    order = [token for text in texts for token in text]
+    ends = torch.tensor([0, *accumulate(map(len, texts))], dtype=torch.int32, device=device)
+    longest = max(map(len, texts))
+    if order == list(range(len(order))):
+        return Line(ends, longest, None, None)
+    first: dict[int, int] = {}
+    for place, token in enumerate(order):
+        first.setdefault(token, place)
+    at = [first[token] for token in range(len(first))]
+    return Line(ends, longest, torch.tensor(order, device=device), torch.tensor(at, device=device))
 
 
 def _group(

@@ -21,6 +21,7 @@ from tuneloop.models import (
     merge_folder,
     pick_device,
     pick_dtype,
+    plain_attention,
     save_tokenizer,
 )
 from tuneloop.prompts import apply_template
@@ -242,7 +243,7 @@ def _save(trainer: Trainer, tokenizer: Any, model: ModelConfig, state: State, ou
     if not trainer.world.first:
         return {}
     if hasattr(network, "set_attn_implementation"):
-        network.set_attn_implementation("sdpa")
+        network.set_attn_implementation(plain_attention(network))
     if config.method == "lora":
         settings = network.peft_config["default"]
         if not (Path(locate(model.name)) / "adapter_config.json").is_file():

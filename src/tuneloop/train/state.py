@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.config import TrainConfig
-from tuneloop.train.batch import Item, Layout, pack, pad
+from tuneloop.train.batch import Item, Layout, first_fit, pack, pad
 from tuneloop.train.distributed import World
 from tuneloop.train.objectives import Objective
 from tuneloop.train.watch import Watch
@@ -59,15 +59,20 @@ class Trainer:
         return self.config.per_device_train_batch_size * self.config.gradient_accumulation_steps
 
     def parts(self, items: list[Item]) -> list[list[Item]]:
-        """The forward passes of a step: at most `per_device_train_batch_size` examples each, near lengths together."""
+        """The forward passes of a step, near lengths together.
+
+        At most `per_device_train_batch_size` examples each, or, with `pass_tokens`, as many as fit so many tokens.
+        """
         items = sorted(items, key=lambda item: len(item.input_ids))
+        if self.config.pass_tokens:
+            return first_fit(items, self.config.pass_tokens)
         size = self.config.per_device_train_batch_size
         return [items[start : start + size] for start in range(0, len(items), size)]
 
     def mine(self, items: list[Item]) -> tuple[list[list[Item]], int]:
         """This process's passes of a step, and how many empty ones it adds so that all make the same number."""
         items = sorted(items, key=lambda item: len(item.input_ids))
-        most = len(self.parts(items[:: self.world.size]))
+        most = max(len(self.parts(items[rank :: self.world.size])) for rank in range(self.world.size))
         own = self.parts(self.world.share(items))
         return own, most - len(own)
 

@@ -18,12 +18,13 @@ from tuneloop import metrics
 from tuneloop.config import TaskSpec, TrainConfig
 from tuneloop.errors import UsageError
 from tuneloop.lm import generate
-from tuneloop.models import context_length
+from tuneloop.models import context_length, plain_attention
 from tuneloop.prompts import encode_prompt
 from tuneloop.records import Example, read_examples
 from tuneloop.scoring import Pair, Scorer, pair_tokens
 from tuneloop.store import append_jsonl
 from tuneloop.tasks import Item, Task, build_items, find
+from tuneloop.train.attention import NAME
 
 NEW_TOKENS = 48  # of a sample: enough to see whether it answers and stops
 
@@ -86,7 +87,7 @@ def look(watch: Watch, model: Any, step: int, out: Path | None) -> dict[str, flo
     """Scores by task name (`<name>_norm` beside it where the task has one); appends samples to `out`, if given."""
     found: dict[str, float] = {}
     model.eval()
-    with plain_attention(model):
+    with _plainly(model):
         room = context_length(model, watch.tokenizer)
         for part in watch.slices:
             if part.task.grade is not None:
@@ -130,15 +131,15 @@ def _mean(values: list[Any]) -> float:
 
 
 @contextmanager
-def plain_attention(model: Any) -> Iterator[None]:
+def _plainly(model: Any) -> Iterator[None]:
     """Attention that reads masks and caches; that of packed rows knows neither."""
     before = model.config._attn_implementation
     random = torch.get_rng_state()
-    if before != "sdpa":
-        model.set_attn_implementation("sdpa")
+    if before == NAME:
+        model.set_attn_implementation(plain_attention(model))
     try:
         yield
     finally:
-        if before != "sdpa":
+        if before == NAME:
             model.set_attn_implementation(before)
         torch.set_rng_state(random)
