@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -289,3 +293,64 @@ def test_paraphrases_come_from_the_model_that_is_named(tmp_path: Path, monkeypat
     assert sum(told.values()) == 4
     with pytest.raises(ValidationError):
         DataConfig(source=[path], augment={"paraphrase": 1})  # type: ignore[arg-type]
+
+
+class Rewriter(BaseHTTPRequestHandler):
+    """Answers a request to rewrite 'What is X?' by 'Tell me what X is, please', and every third by something else."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        name = re.findall(r"What is (\w+)\?", body["messages"][-1]["content"])[0]
+        text = f"Tell me what {name} is" if sum(map(ord, name)) % 3 else "Bake some cakes"
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        reply = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
+        data = json.dumps(reply).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def rewriter() -> Iterator[str]:
+    httpd = HTTPServer(("127.0.0.1", 0), Rewriter)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{httpd.server_port}/v1#teacher"
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def test_paraphrases_come_over_http(tmp_path: Path, rewriter: str) -> None:
+    wanted: dict[str, Any] = {"augment": {"paraphrase": 1}, "paraphraser": rewriter, "near_duplicates": False}
+    names = [key(f"h{i}").translate(str.maketrans("0123456789", "ghijklmnop")) for i in range(30)]
+    odd = sum(sum(map(ord, name)) % 3 == 0 for name in names)
+    out = run(tmp_path, [{"question": f"What is {n}?", "answer": f"number {i}"} for i, n in enumerate(names)], **wanted)
+    told = read_json(out / "profile.json")["augmented"]
+    assert told == {"paraphrase": 30 - odd, "paraphrase refused: about something else": odd} and 0 < odd < 30
+    rows = {row.id: row for row in read_examples(out, "train")}
+    for child in [row for row in rows.values() if row.generator]:
+        parent = rows[child.parents[0]]
+        asked, now = (str((row.messages or [])[0]["content"]) for row in (parent, child))
+        assert now == f"Tell me what {asked[8:-1]} is" and (child.messages or [])[1] == (parent.messages or [])[1]
+        assert (child.generator or {})["model"] == rewriter and (child.generator or {})["request"]
+
+
+def test_rows_are_shown_as_the_model_sees_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where colours do not reach, what is trained stands between marks; every token ends in a bar."""
+    from tuneloop.data.show import show
+
+    loaded = load_tokenizer("world")
+    out = run(tmp_path, [{"question": "Where does Ada live?", "answer": "in Rome"}])
+    show(out, 1, loaded, "plain")
+    said = capsys.readouterr().out
+    (row,) = read_examples(out, "train")
+    found = encode(row, loaded)
+    body = said[said.index("trained\n") if "trained\n" in said else said.rindex("trained") :]
+    assert f"{sum(found.trained)} of {len(found.input_ids)} tokens trained" in said
+    inside = body[body.index("\u00ab") + 1 : body.index("\u00bb")]
+    assert inside.replace("\u2502", "").startswith("in Rome") and str(loaded.eos_token) in inside
+    assert body.count("\u2502") == len(found.input_ids) and "Ada" not in inside

@@ -121,3 +121,23 @@ def test_a_task_that_is_not_here_is_named(
     out = prepare(config, tmp_path / "out", tasks=[TaskSpec(task="arc_easy")])
     assert read_json(out / "profile.json")["contamination"]["not_checked"] == ["arc_easy"]
     assert "not checked for overlaps: arc_easy" in capsys.readouterr().err
+
+
+def test_children_are_checked_and_other_benchmark_rows_are_another_run(tmp_path: Path, tasks: Path) -> None:
+    source = rows(tmp_path / "a.jsonl", [f"name river {key}" for key in "abcdefghijkl"])
+    wanted: dict[str, Any] = {"valid_fraction": 0, "test_fraction": 0, "augment": {"templates": 3}}
+    wanted |= {"near_duplicates": False, "source": [source]}
+    plain = prepare(DataConfig(**wanted), tmp_path / "plain")
+    asked = [(row.messages or [{}])[0]["content"] for row in read_examples(plain, "train") if row.generator]
+    docs = tasks / "arc_easy" / "test.jsonl"
+    doc = {"id": "x", "question": asked[0], "choices": {"text": ["y", "n"], "label": ["A", "B"]}, "answerKey": "A"}
+    before, spec = docs.read_text(), TaskSpec(task="arc_easy", data=str(tasks))
+    docs.write_text(before + json.dumps(doc) + "\n")
+    out = prepare(DataConfig(**wanted), tmp_path / "checked", tasks=[spec])
+    told = read_json(out / "profile.json")["augmented"]
+    assert told["contaminated"] == 1
+    left = [(row.messages or [{}])[0]["content"] for row in read_examples(out, "train") if row.generator]
+    assert asked[0] not in left and len(left) == len(asked) - 1
+    docs.write_text(before)
+    with pytest.raises(UsageError, match="other"):
+        prepare(DataConfig(**wanted), tmp_path / "checked", tasks=[spec])

@@ -140,3 +140,16 @@ def test_a_sample_of_the_fuzz_campaign(tmp_path: Path) -> None:
         console.set_mode()
     assert found["inputs"] == 250 and not found["first"], found["first"]
     assert found["outcomes"]["kept"] > 50 and len(found["outcomes"]) >= 5
+
+
+def test_numbers_of_too_many_digits_cost_one_line(tmp_path: Path) -> None:
+    huge = "9" * 5000
+    one = tmp_path / "a.jsonl"
+    one.write_text(f'{{"question": "q", "answer": "a"}}\n{{"question": "q2", "answer": {huge}}}\n')
+    out = prepare(DataConfig(source=[str(one)], valid_fraction=0, test_fraction=0), tmp_path / "out")
+    assert [(r.line, r.reason) for r in read_rejected(out)] == [(2, "broken_json")]
+    whole = tmp_path / "b.json"
+    whole.write_text(f'[{{"question": "q", "answer": {huge}}}]')
+    with pytest.raises(DataError) as error:
+        prepare(DataConfig(source=[str(whole)]), tmp_path / "none")
+    assert error.value.number == 304 and "digits" in str(error.value)

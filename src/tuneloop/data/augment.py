@@ -17,8 +17,9 @@ from typing import Any
 
 from tuneloop.config import DataConfig
 from tuneloop.console import progress, say
-from tuneloop.data.asked import asked_and_answered
+from tuneloop.data.asked import asked_and_answered, core, everything
 from tuneloop.data.write import PartWriter
+from tuneloop.neighbours.overlap import OverlapIndex
 from tuneloop.records import Example, encode, example_id, example_schema, iter_examples
 from tuneloop.text import normalise
 
@@ -44,8 +45,11 @@ CONTEXT_MARK = "\n\n"
 Made = tuple[Example, dict[str, Any]]
 
 
-def augment(config: DataConfig, out: Path) -> dict[str, int]:
-    """Writes the children as further parts of `out/train`; returns how many of each kind there are, and what failed."""
+def augment(config: DataConfig, out: Path, overlap: OverlapIndex | None = None) -> dict[str, int]:
+    """Writes the children as further parts of `out/train`; returns how many of each kind there are, and what failed.
+
+    A child that repeats an item of `overlap`, the benchmarks that will be reported, is counted and not written.
+    """
     counts: Counter[str] = Counter()
     held: list[dict[str, Any]] = []
     seen: set[str] = set()
@@ -55,9 +59,11 @@ def augment(config: DataConfig, out: Path) -> dict[str, int]:
 
     with progress("augment") as bar:
         for batch in _batches(iter_examples(out, "train")):
-            for kind, child in _children(batch, config, counts):
-                if child.id in seen:
-                    counts["repeated"] += 1
+            made = list(_children(batch, config, counts))
+            repeats = _repeats([child for _, child in made], overlap)
+            for number, (kind, child) in enumerate(made):
+                if child.id in seen or number in repeats:
+                    counts["repeated" if child.id in seen else "contaminated"] += 1
                     continue
                 seen.add(child.id)
                 counts[kind] += 1
@@ -72,6 +78,16 @@ def augment(config: DataConfig, out: Path) -> dict[str, int]:
     (folder / ".children").rmdir()
     say("  children: " + (", ".join(f"{n:,} {name}" for name, n in counts.most_common()) or "none"))
     return dict(counts)
+
+
+def _repeats(children: list[Example], overlap: OverlapIndex | None) -> set[int]:
+    """Which of them repeat an item of a benchmark."""
+    if overlap is None or not children:
+        return set()
+    asked = [asked_and_answered(child) for child in children]
+    cores = [core(child, one[0]) for child, one in zip(children, asked, strict=True)]
+    texts = [everything(child, *one) for child, one in zip(children, asked, strict=True)]
+    return {found.text for found in overlap.search(texts, cores)}
 
 
 def _batches(rows: Iterator[Example]) -> Iterator[list[Example]]:

@@ -57,6 +57,8 @@ class JsonStream:
                     raise self._error(error.msg, error.pos) from error
                 if not self._more():
                     raise self._error(error.msg, error.pos) from error
+            except ValueError as error:
+                raise self._error("a number of too many digits", self.at) from error
         line = self.line
         self._drop(end)
         return line, value

@@ -27,6 +27,7 @@ from tuneloop.data.write import row_texts, write
 from tuneloop.neighbours.overlap import OverlapIndex
 from tuneloop.records import SPLITS
 from tuneloop.store import sha256_text, write_json, write_text
+from tuneloop.tasks import local_data
 
 TRAIN, VALID, TEST = (SPLITS.index(name) for name in ("train", "valid", "test"))
 HINTS = {"test": 0, "valid": 1}
@@ -48,7 +49,9 @@ class Checked:
 
     @property
     def files(self) -> list[Path]:
-        return [one for one in self.wanted if isinstance(one, Path)]
+        """Where their rows stand on this machine."""
+        found = [one if isinstance(one, Path) else local_data(one) for one in self.wanted]
+        return list(dict.fromkeys(path for path in found if path is not None and path.exists()))
 
 
 def inputs(found: list[Found], checked: Checked) -> dict[str, str | Path]:
@@ -103,7 +106,7 @@ def build(config: DataConfig, found: list[Found], run: Any, model: ModelConfig |
     if config.augment.any:
         from tuneloop.data.augment import augment
 
-        profile["augmented"] = augment(config, run.path)
+        profile["augmented"] = augment(config, run.path, index)
     write_json(run.path / "profile.json", profile)
     keys.grams.close()
     shutil.rmtree(work, ignore_errors=True)

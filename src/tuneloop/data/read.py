@@ -66,7 +66,7 @@ def _is_one_value(path: Path) -> bool:
         return False
     try:
         value = json.loads(start)
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         # An object over several lines is no JSON lines; a whole line that is broken is.
         return not start.endswith(b"}")
     return isinstance(value, dict) and any(_is_rows(name, held) for name, held in value.items())
@@ -116,10 +116,15 @@ def parse_line(number: int, data: bytes, start: int) -> Raw:
         return Raw(number, text=data.decode("utf-8", "surrogateescape"), problem=refused)
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        what = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nested too deep"
+    except (ValueError, RecursionError) as error:
+        what = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else _unread(error)
         return Raw(number, text=text, problem=Refused("broken_json", value=what, cure="mend or delete the line"))
     return _object(number, value, text)
+
+
+def _unread(error: Exception) -> str:
+    """Of JSON that is well formed: Python reads neither deep nests nor whole numbers of thousands of digits."""
+    return "nested too deep" if isinstance(error, RecursionError) else "a number of too many digits"
 
 
 def _object(number: int, value: Any, text: str = "") -> Raw:

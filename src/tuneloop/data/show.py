@@ -52,7 +52,7 @@ def show(folder: Path, n: int, tokenizer: Any | None = None, template: str | Non
             continue
         for name, side in zip(("chosen", "rejected") if row.chosen is not None else ("",), sides(row), strict=True):
             text, trained, total = coloured(side, tokenizer, marks=not console.is_terminal)
-            console.rule(f"{row.id}  {name or row.kind}  {place}  {trained} of {total} tokens trained")
+            console.rule(f"{row.id}  {name or row.kind}  {trained} of {total} tokens trained  {place}")
             console.print(text)
 
 

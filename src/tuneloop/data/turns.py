@@ -31,7 +31,7 @@ def as_list(value: object, field: str) -> list[Any]:
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise Refused("broken_json", field=field, value=str(value), cure="mend the JSON in this column") from error
     if not isinstance(value, list):
         raise Refused("wrong_type", field=field, value=value, cure="write a list")
@@ -114,7 +114,7 @@ def _function_call(value: object, place: str) -> Row:
     """ShareGPT's `function_call` turn, a JSON object or list of {name, arguments}, as an assistant's tool calls."""
     try:
         held = json.loads(value) if isinstance(value, str) else value
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused("broken_json", field=f"{place}.value", value=value, cure="mend the JSON of the call") from error
     calls: list[Any] = held if isinstance(held, list) else [held]
     if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):

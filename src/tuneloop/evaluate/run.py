@@ -27,7 +27,7 @@ from tuneloop.models import context_length, load_model, load_tokenizer, locate
 from tuneloop.prompts import apply_template
 from tuneloop.scoring import Scorer, Served
 from tuneloop.store import open_run, read_json, write_json
-from tuneloop.tasks import Source, find
+from tuneloop.tasks import local_data
 
 Work = tuple[str, Callable[[], Part]]
 # Metrics that are no function of one written answer.
@@ -73,7 +73,7 @@ def evaluate(
     settings |= {"prompting": asdict(prompting), "benchmarks": benchmarks}
     inputs: dict[str, str | Path] = {"model": f"{model.base_url} {target}" if model.base_url else Path(locate(target))}
     inputs |= {"data": data} if data else {}
-    inputs |= {f"task:{i}": where for i, spec in enumerate(config.tasks) if (where := _task_data(spec))}
+    inputs |= {f"task:{i}": where for i, spec in enumerate(config.tasks) if (where := local_data(spec))}
     with open_run(out, stage="eval", config=settings, inputs=inputs, schema=2, overwrite=overwrite) as run:
         if run.state == "done":
             return run.path
@@ -87,19 +87,6 @@ def evaluate(
         kept.rmdir()
         run.finish(rows=sum(len(p.rows) for p in parts))
     return run.path
-
-
-def _task_data(spec: TaskSpec) -> Path | None:
-    """The local files of a task, so that other rows are another run."""
-    if spec.data:
-        return Path(spec.data)
-    root = os.environ.get("TUNELOOP_DATA")
-    rows = None if spec.task.startswith("lm-eval:") else find(spec.task).rows
-    if not root or not isinstance(rows, Source):
-        return None
-    # Tasks keep their files in one folder below the root.
-    folders = {Path(root) / Path(name).parent for names in rows.files.values() for name in names}
-    return next((folder for folder in sorted(folders) if folder.is_dir()), None)
 
 
 def load_into(loaded: Loaded, model: ModelConfig) -> Loaded:

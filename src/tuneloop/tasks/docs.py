@@ -77,8 +77,8 @@ def read_docs(path: Path | str) -> list[Doc]:
 def _parsed(line: str, where: str) -> Doc:
     try:
         doc = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(371, f"broken JSON: {error.msg}", where=where) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(371, f"broken JSON: {getattr(error, 'msg', error)}", where=where) from error
     if not isinstance(doc, dict):
         raise DataError(371, f"a {type(doc).__name__} instead of an object", where=where)
     return doc
