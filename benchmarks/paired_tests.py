@@ -1,10 +1,11 @@
 """The paired machinery by simulation: false positives, the exact test's real size, power as planned.
 
-    python benchmarks/paired_tests.py [--quick]
+    python benchmarks/paired_tests.py [--quick] [--part mcnemar permutation ...]
 
 Two models answer the same rows. Under the null a row flips in either direction alike; under the alternative more flips
 go one way. Judged are the very functions that verdicts use (`stats.paired`, `holm`, `rows_needed`). Prints one JSON
-object as its last line; a full run also writes it, dated, to benchmarks/results/.
+object as its last line; a full run also writes it, dated, to benchmarks/results/, where the parts of several calls come
+together.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from scipy.stats import binom
 from tuneloop import stats
 
 ALPHA = 0.05
+Entry = dict[str, Any]
 
 
 def real_size(n: int, flips: float, test: Any) -> float:
@@ -56,34 +58,54 @@ def draw(rng: Any, n: int, flips: float, diff: float) -> tuple[Any, Any]:
     return before, after
 
 
-def false_positives(trials: int, seed: int) -> list[dict[str, Any]]:
-    """The 0/1 test, the continuous one and the clustered one where there is no difference."""
+def mcnemar(trials: int, seed: int) -> list[Entry]:
+    """The 0/1 test where there is no difference, and its exact size."""
     rng, found = np.random.default_rng(seed), []
     for n, flips in ((50, 0.1), (200, 0.1), (817, 0.2), (2376, 0.2)):
         hits = sum(stats.paired(*draw(rng, n, flips, 0.0))["p"] <= ALPHA for _ in range(trials))
-        found.append({"test": "exact McNemar", "n": n, "flips": flips, "trials": trials, "rate": hits / trials})
-        found[-1]["real_size"] = real_size(n, flips, stats.mcnemar_exact)
-    few = max(200, trials // 2)  # each of these resamples a thousand times
-    for n in (50, 300):
-        hits = 0
-        for t in range(few):
-            x = rng.gamma(1.0, size=n)
-            hits += stats.paired_bootstrap((x - rng.gamma(1.0, size=n)).tolist(), seed=t, n=1000)[2] <= ALPHA
-        found.append({"test": "sign-flip permutation", "n": n, "trials": few, "rate": hits / few})
-    for clusters, size in ((12, 10), (60, 5)):
-        names, hits = [str(i // size) for i in range(clusters * size)], 0
-        for t in range(few):
-            diffs = np.repeat(rng.normal(size=clusters), size) + rng.normal(size=clusters * size)
-            hits += stats.paired_clustered(diffs.tolist(), names, seed=t, n=1000)[2] <= ALPHA
-        entry = {"test": "clustered permutation", "n": clusters * size, "clusters": clusters, "trials": few}
-        found.append(entry | {"rate": hits / few})
-    for entry in found:
-        entry["bound"] = ALPHA + noise(ALPHA, entry["trials"])
-        entry["holds"] = entry["rate"] <= entry["bound"]
+        entry = {"test": "exact McNemar", "n": n, "flips": flips, "real_size": real_size(n, flips, stats.mcnemar_exact)}
+        found.append(_bounded(entry, hits, trials))
     return found
 
 
-def family(trials: int, seed: int) -> dict[str, Any]:
+def permutation(trials: int, seed: int) -> list[Entry]:
+    """The continuous test where there is no difference; each trial resamples a thousand times, so half of them."""
+    rng, found, trials = np.random.default_rng(seed), [], trials // 2
+    for n in (50, 300):
+        hits = 0
+        for t in range(trials):
+            x = rng.gamma(1.0, size=n)
+            hits += stats.paired_bootstrap((x - rng.gamma(1.0, size=n)).tolist(), seed=t, n=1000)[2] <= ALPHA
+        found.append(_bounded({"test": "sign-flip permutation", "n": n}, hits, trials))
+    return found
+
+
+def clustered(trials: int, seed: int) -> list[Entry]:
+    """The test over whole clusters, on rows that share half of their variance with their cluster."""
+    rng, found, trials = np.random.default_rng(seed), [], trials // 2
+    for clusters, size in ((12, 10), (60, 5)):
+        names, hits = [str(i // size) for i in range(clusters * size)], 0
+        for t in range(trials):
+            diffs = np.repeat(rng.normal(size=clusters), size) + rng.normal(size=clusters * size)
+            hits += stats.paired_clustered(diffs.tolist(), names, seed=t, n=1000)[2] <= ALPHA
+        entry = {"test": "clustered permutation", "n": clusters * size, "clusters": clusters}
+        found.append(_bounded(entry, hits, trials))
+    return found
+
+
+def _bounded(entry: Entry, hits: int, trials: int) -> Entry:
+    rate, bound = hits / trials, ALPHA + noise(ALPHA, trials)
+    return entry | {"trials": trials, "rate": rate, "bound": bound, "holds": rate <= bound}
+
+
+def size(_: int, __: int) -> Entry:
+    """Real sizes, exact, where a fifth of the rows change."""
+    tests = {"exact": stats.mcnemar_exact, "midp": stats.mcnemar_midp}
+    rows = (50, 200, 817, 1172, 2376)
+    return {name: {str(n): real_size(n, 0.2, test) for n in rows} for name, test in tests.items()}
+
+
+def family(trials: int, seed: int) -> Entry:
     """Seven contenders and no difference anywhere: how often Holm lets any of seven verdicts through."""
     rng = np.random.default_rng(seed)
     plain = corrected = 0
@@ -98,7 +120,7 @@ def family(trials: int, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def power(trials: int, seed: int) -> list[dict[str, Any]]:
+def power(trials: int, seed: int) -> list[Entry]:
     """Rows as planned for 80 %: the share of runs in which the difference is seen, and the exact value."""
     rng, found = np.random.default_rng(seed), []
     for diff, flips in ((0.02, 0.1), (0.03, 0.2), (0.05, 0.2), (0.1, 0.3)):
@@ -113,7 +135,7 @@ def power(trials: int, seed: int) -> list[dict[str, Any]]:
     return found
 
 
-def coverage(trials: int, seed: int) -> list[dict[str, Any]]:
+def coverage(trials: int, seed: int) -> list[Entry]:
     """How often the 95 % intervals hold the truth."""
     rng, found = np.random.default_rng(seed), []
     for n, share in ((100, 0.5), (100, 0.02), (1172, 0.25)):
@@ -127,38 +149,40 @@ def coverage(trials: int, seed: int) -> list[dict[str, Any]]:
             test = stats.paired(*draw(rng, n, flips, diff))
             hits += test["low"] <= diff <= test["high"]
         found.append({"interval": "paired difference", "n": n, "flips": flips, "diff": diff, "coverage": hits / trials})
-    few, size = max(100, trials // 2), 5
-    names, hits = [str(i // size) for i in range(60 * size)], 0
+    few, each = max(100, trials // 2), 5
+    names, hits = [str(i // each) for i in range(60 * each)], 0
     for _ in range(few):
-        x = np.repeat(rng.normal(size=60), size) + rng.normal(size=60 * size)
+        x = np.repeat(rng.normal(size=60), each) + rng.normal(size=60 * each)
         _, _, low, high = stats.clustered_interval(x.tolist(), names)
         hits += low <= 0 <= high
     found.append({"interval": "clustered", "n": 300, "clusters": 60, "coverage": hits / few})
     return found
 
 
+PARTS = {f.__name__: f for f in (mcnemar, permutation, clustered, size, family, power, coverage)}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the trials")
+    parser.add_argument("--part", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    trials, started = 400 if asked.quick else 4000, time.monotonic()
-    sizes = {str(n): real_size(n, 0.2, stats.mcnemar_exact) for n in (50, 200, 817, 1172, 2376)}
-    midp = {str(n): real_size(n, 0.2, stats.mcnemar_midp) for n in (50, 200, 817, 1172, 2376)}
-    result: dict[str, Any] = {
-        "benchmark": "paired_tests", "date": datetime.date.today().isoformat(), "alpha": ALPHA, "seed": asked.seed,
-        "machine": f"{platform.machine()} {platform.system()}", "false_positives": false_positives(trials, asked.seed),
-        "real_size_exact": sizes, "real_size_midp": midp, "family": family(trials, asked.seed + 1),
-        "power": power(trials, asked.seed + 2), "coverage": coverage(trials, asked.seed + 3),
-    }  # fmt: skip
-    checks = [*result["false_positives"], result["family"], *result["power"]]
-    result |= {"holds": all(c["holds"] for c in checks), "seconds": round(time.monotonic() - started, 1)}
-    for check in checks:
-        print(json.dumps(check), file=sys.stderr)
-    if not asked.quick:
-        folder = Path(__file__).parent / "results"
-        folder.mkdir(exist_ok=True)
-        (folder / f"{result['date']}-paired-tests.json").write_text(json.dumps(result, indent=1) + "\n")
+    today = datetime.date.today().isoformat()
+    path = Path(__file__).parent / "results" / f"{today}-paired-tests.json"
+    result: Entry = {"benchmark": "paired_tests", "date": today, "alpha": ALPHA, "seed": asked.seed, "parts": {}}
+    result["machine"] = f"{platform.machine()} {platform.system()}"
+    if path.is_file() and not asked.quick:
+        result["parts"] = json.loads(path.read_text()).get("parts", {})
+    for name in asked.part:
+        started = time.monotonic()
+        result["parts"][name] = PARTS[name](400 if asked.quick else 4000, asked.seed)
+        print(name, f"{time.monotonic() - started:.1f} s", file=sys.stderr)
+        parts = [p for part in result["parts"].values() for p in (part if isinstance(part, list) else [part])]
+        result["holds"] = all(p.get("holds", True) for p in parts)
+        if not asked.quick:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
 

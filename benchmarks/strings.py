@@ -1,13 +1,16 @@
 """Every string that lm-eval's own task objects send, for every local row, against ours.
 
-    python benchmarks/strings.py --data FOLDER [--rows N]
+    python benchmarks/strings.py --data FOLDER [--rows N] [--only mmlu@5 ...]
 
-lm-eval's stock YAML files are loaded as they are, only their rows come from the folder. Prints one JSON object.
+lm-eval's stock YAML files are loaded as they are, only their rows come from the folder. Prints one JSON object; without
+--rows it also goes, dated, to benchmarks/results/, where the cells of several calls come together.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import importlib.metadata
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -133,12 +136,27 @@ def run(data: str, limit: int | None = None, cells: Any = CELLS) -> dict[str, An
     return found | {"hellaswag sample": sample(data)}
 
 
+def keep(cells: dict[str, Any]) -> None:
+    """Puts the cells into the result file of today."""
+    today = datetime.date.today().isoformat()
+    path = Path(__file__).parent / "results" / f"{today}-strings.json"
+    path.parent.mkdir(exist_ok=True)
+    before = json.loads(path.read_text())["cells"] if path.is_file() else {}
+    head = {"benchmark": "strings", "date": today, "lm_eval": importlib.metadata.version("lm_eval")}
+    path.write_text(json.dumps({**head, "cells": before | cells}, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--rows", type=int, help="first rows of a task, or of each subject; default: all")
+    parser.add_argument("--only", nargs="+", help="task@shots, as the result names them; default: all")
     asked = parser.parse_args()
-    print(json.dumps(run(asked.data, asked.rows)))
+    chosen = [cell for cell in CELLS if not asked.only or f"{cell[0]}@{cell[1]}" in asked.only]
+    found = run(asked.data, asked.rows, chosen)
+    if asked.rows is None:
+        keep(found)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -266,14 +266,19 @@ def open_run(
     inputs: Mapping[str, str | Path],
     schema: int = 1,
     overwrite: bool = False,
+    own: Collection[str] = (),
 ) -> Iterator[Run]:
-    """Opens `out` for one stage, with its lock held inside the block."""
+    """Opens `out` for one stage, with its lock held inside the block.
+
+    `own` names what may stand in `out` before the run and outlives `overwrite`: inner runs, which have keys of their
+    own, and ledgers.
+    """
     out = Path(out)
     hashes = {name: input_hash(value) for name, value in inputs.items()}
     key = run_key(stage, schema, config, hashes)
     _make_folder(out)
     with _lock(out):
-        state = _state(out, key, stage, overwrite)
+        state = _state(out, key, stage, overwrite, own)
         header = {
             "stage": stage,
             "schema": schema,
@@ -301,10 +306,10 @@ def _make_folder(out: Path) -> None:
         raise disk_error(error, out) from error
 
 
-def _state(out: Path, key: str, stage: str, overwrite: bool) -> str:
+def _state(out: Path, key: str, stage: str, overwrite: bool, own: Collection[str]) -> str:
     header_path = out / "run.json"
     if not header_path.is_file():
-        strangers = [p.name for p in out.iterdir() if not p.name.startswith(".")]
+        strangers = [p.name for p in out.iterdir() if not p.name.startswith(".") and p.name not in own]
         if strangers and not overwrite:
             raise UsageError(
                 112,
@@ -328,7 +333,7 @@ def _state(out: Path, key: str, stage: str, overwrite: bool) -> str:
             cure="choose another --out, or add --overwrite to replace it",
         )
     for path in out.iterdir():
-        if path.name != ".lock":
+        if path.name != ".lock" and path.name not in own:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return "new"
 

@@ -51,7 +51,7 @@ def compared(data: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -
     base, loaded = ModelConfig(name=model, template="plain"), Loaded()
     tunes = {"one": Path(model), "two": Path(model)}
     with pytest.raises(TuneloopError, match="no chat template"):  # a tune must bring its own
-        resolve(config, settings, base, tunes, out / "none", data=data, loaded=Loaded())
+        resolve(config, settings, base, tunes, data / "none", data=data, loaded=Loaded())
     settings = settings.model_copy(
         update={
             "contenders": [
@@ -110,7 +110,12 @@ def test_a_second_try_with_other_words_is_counted(compared: Path, data: Path, mo
         assert read_json(compare(config, once, tmp_path, data=data) / "contenders.json")["tried"]["on_test"] == 2
     with pytest.raises(TuneloopError, match="113"):
         compare(config, twice, tmp_path, data=data)
+    written = (tmp_path / "base" / "manifest.json").stat().st_mtime_ns
     again = read_json(compare(config, twice, tmp_path, data=data, overwrite=True) / "contenders.json")
+    assert (tmp_path / "base" / "manifest.json").stat().st_mtime_ns == written  # the base is as it was
+    manifest = read_json(tmp_path / "manifest.json")
+    assert manifest["stage"] == "compare" and set(manifest["inputs"]) == {"data", "base", "prompt"}
+    assert {"contenders.json", "test_uses.jsonl", "run.json"} == set(manifest["files"])
     assert again["tried"] == {"on_test": 3, "chosen_on_valid_from": {}, "tests": 2}
 
 

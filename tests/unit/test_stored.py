@@ -104,7 +104,7 @@ CONFIG = EvalConfig(metrics=["numeric", "rouge_l", "bleu", "regex:\\d"])
 def test_a_server_is_scored_and_one_that_dies_resumes(
     server: Server, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuneloop.evaluate.endpoint.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("tuneloop.lm.kept.FIRST_WAIT_S", 0.01)
     server.lives = 17
     with pytest.raises(PartialError, match="17 of 24"):
         evaluate(CONFIG, model(server), tmp_path / "scores", data=data)
@@ -132,7 +132,7 @@ def test_a_row_that_the_server_refuses_is_counted_as_empty(
 def test_a_server_that_never_answers_is_no_partial_result(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuneloop.evaluate.endpoint.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("tuneloop.lm.kept.FIRST_WAIT_S", 0.01)
     gone = ModelConfig(name="x", base_url="http://127.0.0.1:9/v1")
     with pytest.raises(TuneloopError, match="211"):
         evaluate(EvalConfig(metrics=["numeric"]), gone, tmp_path / "scores", data=data)
@@ -160,7 +160,7 @@ def test_scored_again_compared_judged_and_exported(server: Server, data: Path, t
     assert len(found["changed"]) == 8 and "8 won" in "\n".join(diff_lines(found, 3))
     assert "*" not in "\n".join(run_lines([plain, thought]))
 
-    won = judge_pairs(thought, plain, spec)["tasks"][0]
+    won = read_json(judge_pairs(thought, plain, spec, tmp_path / "judged") / "judged.json")["tasks"][0]
     assert won["win"] == 1.0 and won["pairs"] == ROWS and won["unread"] == 0
 
     files = export_samples(plain, tmp_path / "lm-eval")
@@ -169,6 +169,34 @@ def test_scored_again_compared_judged_and_exported(server: Server, data: Path, t
     assert {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "doc_hash"} <= set(lines[0])
     assert lines[1]["filtered_resps"][0] == "The sum is 2"
     assert read_json(files[-1])["results"]["test:numeric"]["numeric,none"] == pytest.approx(16 / 24)
+
+
+@pytest.mark.parametrize("how", ["metric", "rescored", "pairs"])
+def test_a_judge_that_dies_goes_on_without_asking_twice(
+    server: Server, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("tuneloop.lm.kept.FIRST_WAIT_S", 0.01)
+    spec = JudgeSpec(model="j", base_url=model(server).base_url, criteria={"exact": "Is it exact?"})
+    plain = evaluate(CONFIG, model(server), tmp_path / "plain", data=data)
+    thought = evaluate(CONFIG, model(server), tmp_path / "thought", data=data, prompting=Prompting(thinks=True))
+    judged = EvalConfig(metrics=["numeric", "judge"], judge=spec)
+
+    def run() -> Path:
+        if how == "metric":  # the answers to judge are asked for first
+            return evaluate(judged, model(server), tmp_path / "out", data=data)
+        if how == "rescored":
+            return rescore(plain, ["judge"], tmp_path / "out", judge=spec)
+        return judge_pairs(thought, plain, spec, tmp_path / "out")
+
+    whole = 2 * ROWS if how in ("metric", "pairs") else ROWS
+    server.asked, server.lives = 0, whole - 11
+    with pytest.raises(PartialError, match=f"of {2 * ROWS if how == 'pairs' else ROWS} answers"):
+        run()
+    server.lives, server.asked = 10**9, 0
+    out = run()
+    assert server.asked == 11
+    assert not (out / "judge.jsonl").exists() and not (out / "partial").exists()
+    assert (out / "manifest.json").is_file() and run() == out and server.asked == 11
 
 
 def rows_of(folder: Path) -> list[dict[str, object]]:

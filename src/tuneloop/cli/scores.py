@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tuneloop import console
-from tuneloop.cli.options import Config, Json, Overwrite, Set, done, load
+from tuneloop.cli.options import Config, Json, Out, Overwrite, Set, done, load
 
 app = typer.Typer(help="Finished scores: one table, row by row, other metrics, lm-eval's files.", no_args_is_help=True)
 Folders = Annotated[list[Path], typer.Argument(help="scores folders")]
@@ -63,23 +63,25 @@ def rescore(
 
 
 @app.command()
-def judge(scores: One, against: Against, limit: Annotated[int | None, typer.Option(help="first pairs only")] = None,
-          config: Config = None, sets: Set = None, as_json: Json = False) -> None:  # fmt: skip
+def judge(
+    scores: One, against: Against, limit: Annotated[int | None, typer.Option(help="first pairs only")] = None,
+    out: Out = Path("runs/judged"), config: Config = None, sets: Set = None, overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
     """A judge (`eval.judge`) chooses between the answers of two runs, each pair in both orders."""
     from tuneloop.errors import UsageError
     from tuneloop.evaluate.stored import judge_pairs
+    from tuneloop.evaluate.tables import judged_lines
+    from tuneloop.store import read_json
 
     spec = load(config, sets).eval.judge
     if spec is None:
         raise UsageError(152, "no judge is named", where="eval.judge", cure="--set 'eval.judge={model: ...}'")
-    found = judge_pairs(scores, against, spec, limit)
-    for t in found["tasks"]:
-        console.say(
-            f"{t['task']:<24} wins {t['win']:.3f} [{t['low']:.3f}, {t['high']:.3f}] of {t['pairs']} pairs, "
-            f"p {t['p']:.2g}; unread {t['unread']}, decided by place {t['by_place']}"
-        )
-    if as_json:
-        print(json.dumps(found))
+    folder = judge_pairs(scores, against, spec, out, limit=limit, overwrite=overwrite)
+    found = read_json(folder / "judged.json")
+    for line in judged_lines(found["tasks"]):
+        console.say(line)
+    done(folder, as_json, **found)
 
 
 @app.command()

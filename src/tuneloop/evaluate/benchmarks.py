@@ -141,23 +141,29 @@ def _written(
 ) -> None:
     assert task.grade is not None
     prompts = [item.prompt for item in items]
+    counts: list[dict[str, int]] = [{} for _ in items]  # a server does not tell them by row
     if isinstance(scorer, Served):
         texts = scorer.write(prompts, max_new_tokens=task.max_new_tokens, stop=task.stop)
     else:
         ids = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
         texts = generate(scorer.model, tokenizer, ids, max_new_tokens=task.max_new_tokens, stop=task.stop)
+        counts = [_counts(tokenizer, len(asked), text) for asked, text in zip(ids, texts, strict=True)]
     graded = [_graded(task.grade, text, item) for text, item in zip(texts, items, strict=True)]
-    for number, (item, text, values) in enumerate(zip(items, texts, graded, strict=True)):
+    for number, (item, text, values, known_counts) in enumerate(zip(items, texts, graded, counts, strict=True)):
         part.rows.append(
             blank(
                 name, _row_key(number, item), question=item.question, category=item.category, group=item.group,
                 prompt_hash=part.prompt(item.prompt), text_pred=text, text_gold=item.right[0],
                 correct=next(iter(values.values())), options=item.options, gold=item.gold[0],
-                flags=[] if text.strip() else ["empty"],
+                flags=[] if text.strip() else ["empty"], **known_counts,
             )
         )  # fmt: skip
     for metric in graded[0]:
         part.scores.append(share_score(name, metric, [values[metric] for values in graded], **known))
+
+
+def _counts(tokenizer: Any, asked: int, text: str) -> dict[str, int]:
+    return {"prompt_tokens": asked, "answer_tokens": len(tokenizer(text, add_special_tokens=False)["input_ids"])}
 
 
 def _graded(grade: Callable[[str, Item], dict[str, float]], text: str, item: Item) -> dict[str, float]:

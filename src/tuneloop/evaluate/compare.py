@@ -14,11 +14,12 @@ from tuneloop.evaluate.advice import break_even, recommend, usage
 from tuneloop.evaluate.contenders import Contender
 from tuneloop.evaluate.paired import Scored
 from tuneloop.evaluate.prompting import Prompting
-from tuneloop.evaluate.run import Loaded, evaluate
-from tuneloop.store import append_jsonl, read_json, read_jsonl, write_json
+from tuneloop.evaluate.run import Loaded, evaluate, model_input
+from tuneloop.store import append_jsonl, open_run, read_json, read_jsonl, write_json
 
 Entry = dict[str, Any]
 LEDGER = "test_uses.jsonl"
+SEARCHES = ("search", "choice")  # written before, by `resolve`
 
 
 def compare(
@@ -31,7 +32,8 @@ def compare(
     overwrite: bool = False,
     loaded: Loaded | None = None,
 ) -> Path:
-    """Scores every contender: one scores folder each below `out`, and contenders.json.
+    """Scores every contender: one scores folder each below `out`, and contenders.json; unchanged ones are not scored
+    again, also with `overwrite`.
 
     `test_uses.jsonl` remembers every contender that was ever scored into `out`, also ones whose settings have changed
     since: the verdicts are corrected for all of them.
@@ -44,19 +46,34 @@ def compare(
             126, "contenders need names of their own", where="contenders",
             expected="one or more, each fit to name a folder",
         )  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
-    loaded = loaded or Loaded()
-    found = []
-    for one in contenders:
-        say(f"-- {one.name}")
-        folder = evaluate(
-            config, one.model, out / one.name, data=data, contender=one.name, prompting=one.prompting,
-            benchmarks=one.benchmarks, overwrite=overwrite, loaded=loaded,
-        )  # fmt: skip
-        _remember(out, one, folder)
-        found.append(paired.read(one.name, folder))
-    write_json(out / "contenders.json", summarise(contenders, found, settings, out, config.seed))
+    loaded, found = loaded or Loaded(), []
+    listed: Entry = {
+        "eval": config.model_dump(),
+        "compare": settings.model_dump(),
+        "contenders": list(map(asdict, contenders)),
+    }
+    own = {*names, *SEARCHES, LEDGER}
+    with open_run(
+        out, stage="compare", config=listed, inputs=_inputs(contenders, data), overwrite=overwrite, own=own
+    ) as run:
+        if run.state == "done":
+            return out
+        for one in contenders:
+            say(f"-- {one.name}")
+            folder = evaluate(
+                config, one.model, out / one.name, data=data, contender=one.name, prompting=one.prompting,
+                benchmarks=one.benchmarks, overwrite=overwrite, loaded=loaded,
+            )  # fmt: skip
+            _remember(out, one, folder)
+            found.append(paired.read(one.name, folder))
+        write_json(out / "contenders.json", summarise(contenders, found, settings, out, config.seed))
+        run.finish(contenders=len(contenders), rows=sum(len(r) for one in found for r in one.rows.values()))
     return out
+
+
+def _inputs(contenders: list[Contender], data: Path | None) -> dict[str, str | Path]:
+    inputs: dict[str, str | Path] = {} if data is None else {"data": data}
+    return inputs | {one.name: model_input(one.model) for one in contenders}
 
 
 def _remember(out: Path, one: Contender, folder: Path) -> None:

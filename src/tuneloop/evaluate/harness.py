@@ -27,7 +27,7 @@ def run_harness(spec: TaskSpec, config: EvalConfig, scorer: Scorer, tokenizer: A
     for task, samples in found["samples"].items():
         label = f"{PREFIX}{task}" if spec.name is None else spec.name
         known = {"version": str(found["versions"].get(task, "")), "shots": int(found["n-shot"].get(task) or 0)}
-        part.rows += _rows(label, samples, part)
+        part.rows += _rows(label, samples, part, tokenizer)
         part.scores += _scores(label, samples, found["results"].get(task, {}), known)
     for entry in part.scores:
         say(f"{entry['task']} {entry['metric']}: {entry['value']:.4f}  n {entry['n']:,}")
@@ -73,7 +73,10 @@ def _nan(value: float) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def _rows(label: str, samples: list[dict[str, Any]], part: Part) -> list[Row]:
+def _rows(label: str, samples: list[dict[str, Any]], part: Part, tokenizer: Any) -> list[Row]:
+    def size(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
     rows = []
     for sample in samples:
         names = _metric_names(sample)
@@ -82,6 +85,7 @@ def _rows(label: str, samples: list[dict[str, Any]], part: Part) -> list[Row]:
         row = blank(
             label, f"{sample['doc_id']:05d}" + ("" if sample["filter"] == "none" else f"-{sample['filter']}"),
             question=prompt[-500:], prompt_hash=part.prompt(prompt), correct=float(sample[names[0]]) if names else None,
+            prompt_tokens=size(prompt),
         )  # fmt: skip
         replies = sample["filtered_resps"]
         if replies and isinstance(replies[0], list | tuple):
@@ -89,11 +93,12 @@ def _rows(label: str, samples: list[dict[str, Any]], part: Part) -> list[Row]:
             options = [str(a[1]) for a in arguments[: len(sums)]]
             row |= {"logprobs": sums, "greedy": [bool(r[1]) for r in replies], "options": options}
             row |= {"pred": metrics.best(sums), "tie": metrics.tied(sums), "lengths": [len(o) for o in options]}
-            row |= {"probabilities": metrics.shares(sums)}
+            row |= {"probabilities": metrics.shares(sums), "answer_tokens": size(options[row["pred"]])}
             if isinstance(sample["target"], int):
                 row["gold"] = sample["target"]
         elif replies:
             row |= {"text_pred": str(replies[0]), "text_gold": str(sample["target"])}
+            row["answer_tokens"] = size(row["text_pred"])
         rows.append(row)
     return rows
 

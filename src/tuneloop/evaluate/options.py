@@ -70,8 +70,8 @@ def _rows(
         votes = [next(scored) for _ in found]
         row = choice_row(task, split.keys[id(e)], _voted(votes), names, [right])
         row |= split.known(e, part, row_pairs[0].prompt)
-        picked = row_pairs[row["pred"]].scored
-        row |= {"text_pred": names[row["pred"]], "answer_tokens": len(picked) + sum(len(t.ids) for t in found)}
+        row |= {"text_pred": names[row["pred"]]}
+        row["answer_tokens"] += sum(len(t.ids) for t in found)
         row["prompt_tokens"] *= len(found)
         if split.prompting.thinks:
             row["samples"] = [t.text for t in found]

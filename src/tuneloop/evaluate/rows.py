@@ -59,7 +59,8 @@ def choice_row(task: str, row: str, scores: Sequence[OptionScore], options: list
         tokens=[s.n_tokens for s in scores], greedy=[s.greedy for s in scores],
         margin=gap if math.isfinite(gap) else None,
         p_gold=metrics.true_mass(sums, gold), truncated=any(s.truncated for s in scores),
-        tie=metrics.tied(sums), options=options,
+        tie=metrics.tied(sums), options=options, prompt_tokens=scores[0].prompt_tokens,
+        answer_tokens=scores[pred].n_tokens,
         flags=["boundary mismatch"] if any(s.mismatch for s in scores) else [],
     )  # fmt: skip
 

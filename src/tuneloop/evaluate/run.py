@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,16 @@ from tuneloop.evaluate.prompting import Prompting
 from tuneloop.evaluate.rows import Part, write_part
 from tuneloop.evaluate.seeds import over_seeds
 from tuneloop.evaluate.split import Split
-from tuneloop.evaluate.written import DEFAULT, Judge, Writer, judge_of, local_writer, run_written
-from tuneloop.lm import LM, Http, Local
+from tuneloop.evaluate.written import DEFAULT, Judge, Writer, local_writer, run_written
+from tuneloop.judge import CRITERIA, Criterion
+from tuneloop.lm import Http, Local
+from tuneloop.lm.kept import Kept
 from tuneloop.metrics import text_metric
 from tuneloop.models import context_length, load_model, load_tokenizer, locate
 from tuneloop.prompts import apply_template
 from tuneloop.scoring import Scorer, Served
 from tuneloop.store import open_run, read_json, write_json
-from tuneloop.tasks import local_data
+from tuneloop.tasks import Source, find
 
 Work = tuple[str, Callable[[], Part]]
 # Metrics that are no function of one written answer.
@@ -71,10 +73,10 @@ def evaluate(
     target = str(model.adapter or model.name)
     settings = {**config.model_dump(), "model": model.model_dump(), "contender": contender}
     settings |= {"prompting": asdict(prompting), "benchmarks": benchmarks}
-    inputs: dict[str, str | Path] = {"model": f"{model.base_url} {target}" if model.base_url else Path(locate(target))}
+    inputs = {"model": model_input(model)}
     inputs |= {"data": data} if data else {}
-    inputs |= {f"task:{i}": where for i, spec in enumerate(config.tasks) if (where := local_data(spec))}
-    with open_run(out, stage="eval", config=settings, inputs=inputs, schema=2, overwrite=overwrite) as run:
+    inputs |= {f"task:{i}": where for i, spec in enumerate(config.tasks) if (where := _task_data(spec))}
+    with open_run(out, stage="eval", config=settings, inputs=inputs, schema=3, overwrite=overwrite) as run:
         if run.state == "done":
             return run.path
         kept = run.path / "partial"
@@ -82,11 +84,28 @@ def evaluate(
         parts = _parts(config, model, kept, data, prompting, loaded or Loaded())
         head = {"contender": contender, "model": target, "few_shot": prompting.shots, "prompting": asdict(prompting)}
         write_part(run.path, parts, head)
-        for path in kept.iterdir():
-            path.unlink()
-        kept.rmdir()
+        shutil.rmtree(kept)
         run.finish(rows=sum(len(p.rows) for p in parts))
     return run.path
+
+
+def model_input(model: ModelConfig) -> str | Path:
+    """What stands for a model among a run's inputs: its folder, or the name and address at a server."""
+    target = str(model.adapter or model.name)
+    return f"{model.base_url} {target}" if model.base_url else Path(locate(target))
+
+
+def _task_data(spec: TaskSpec) -> Path | None:
+    """The local files of a task, so that other rows are another run."""
+    if spec.data:
+        return Path(spec.data)
+    root = os.environ.get("TUNELOOP_DATA")
+    rows = None if spec.task.startswith("lm-eval:") else find(spec.task).rows
+    if not root or not isinstance(rows, Source):
+        return None
+    # Tasks keep their files in one folder below the root.
+    folders = {Path(root) / Path(name).parent for names in rows.files.values() for name in names}
+    return next((folder for folder in sorted(folders) if folder.is_dir()), None)
 
 
 def load_into(loaded: Loaded, model: ModelConfig) -> Loaded:
@@ -107,23 +126,23 @@ def _parts(
     config: EvalConfig, model: ModelConfig, kept: Path, data: Path | None, prompting: Prompting, loaded: Loaded
 ) -> list[Part]:
     work: list[Work] = []
-    with judge_from(config.judge if "judge" in config.metrics else None) as judge:
-        if model.base_url:
-            for spec in config.tasks:
-                work.append((spec.name or spec.task, _task(spec, config, served(model, kept), None, prompting.shots)))
-            if data is not None and config.test_split:
-                split = Split(data, config, None, prompting, room=0)
-                write = endpoint_writer(split, endpoint(model), kept / "answers.jsonl")
-                work += written_work(split, write, judge)
-        else:
-            load_into(loaded, model)
-            room = config.max_length or context_length(loaded.model, loaded.tokenizer)
-            scorer = Scorer(loaded.model, max_length=room, batch_tokens=config.batch_tokens)
-            for spec in config.tasks:
-                work.append((spec.name or spec.task, _task(spec, config, scorer, loaded.tokenizer, prompting.shots)))
-            if data is not None and config.test_split:
-                work += _split_jobs(config, model, scorer, data, prompting, loaded, judge)
-        return [_once(kept / f"{number:03d}.json", job) for number, (_, job) in enumerate(work)]
+    judge = judge_from(config.judge if "judge" in config.metrics else None, kept)
+    if model.base_url:
+        for spec in config.tasks:
+            work.append((spec.name or spec.task, _task(spec, config, served(model, kept), None, prompting.shots)))
+        if data is not None and config.test_split:
+            split = Split(data, config, None, prompting, room=0)
+            write = endpoint_writer(split, endpoint(model), kept / "answers.jsonl")
+            work += written_work(split, write, judge)
+    else:
+        load_into(loaded, model)
+        room = config.max_length or context_length(loaded.model, loaded.tokenizer)
+        scorer = Scorer(loaded.model, max_length=room, batch_tokens=config.batch_tokens)
+        for spec in config.tasks:
+            work.append((spec.name or spec.task, _task(spec, config, scorer, loaded.tokenizer, prompting.shots)))
+        if data is not None and config.test_split:
+            work += _split_jobs(config, model, scorer, data, prompting, loaded, judge)
+    return [_once(kept / f"{number:03d}.json", job) for number, (_, job) in enumerate(work)]
 
 
 def _split_jobs(
@@ -232,17 +251,13 @@ def _key(model: ModelConfig | JudgeSpec) -> str:
     return key
 
 
-@contextmanager
-def judge_from(spec: JudgeSpec | None) -> Iterator[Judge | None]:
-    """The judge of eval.judge: a server, or a model that is loaded here."""
+def judge_from(spec: JudgeSpec | None, kept: Path) -> Judge | None:
+    """The judge of eval.judge: a server, whose answers are kept below `kept`, or a model that is loaded here."""
     if spec is None:
-        yield None
-        return
-    lm: LM
+        return None
+    criteria = [Criterion(n, q) for n, q in spec.criteria.items()] if spec.criteria else CRITERIA
     if spec.base_url:
-        lm = endpoint(spec)
-    else:
-        tokenizer = load_tokenizer(spec.model)
-        apply_template(tokenizer, spec.template)
-        lm = Local(load_model(spec.model), tokenizer)
-    yield judge_of(lm, spec.criteria)
+        return Kept(endpoint(spec), kept / "judge.jsonl"), criteria
+    tokenizer = load_tokenizer(spec.model)
+    apply_template(tokenizer, spec.template)
+    return Local(load_model(spec.model), tokenizer), criteria

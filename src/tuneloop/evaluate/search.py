@@ -14,11 +14,11 @@ from tuneloop.config import CompareConfig, EvalConfig, ModelConfig
 from tuneloop.console import say
 from tuneloop.errors import UsageError
 from tuneloop.evaluate.prompting import Prompting, answer_of, question_of
-from tuneloop.evaluate.run import BY_KIND, Loaded, load_into, split_work
+from tuneloop.evaluate.run import BY_KIND, Loaded, load_into, model_input, split_work
 from tuneloop.evaluate.split import Split, drawn
 from tuneloop.evaluate.written import local_writer
 from tuneloop.lm import generate
-from tuneloop.models import context_length, locate
+from tuneloop.models import context_length
 from tuneloop.records import Example, read_examples
 from tuneloop.scoring import Scorer
 from tuneloop.store import open_run, read_json, write_json
@@ -113,7 +113,7 @@ def search(
     """
     settings = {"eval": config.model_dump(), "rows": compare.search_rows, "proposals": compare.search_proposals}
     settings |= {"model": model.model_dump()}
-    inputs: dict[str, str | Path] = {"model": Path(locate(str(model.adapter or model.name))), "data": data}
+    inputs: dict[str, str | Path] = {"model": model_input(model), "data": data}
     with open_run(out, stage="search", config=settings, inputs=inputs, overwrite=overwrite) as run:
         if run.state != "done":
             valid = Valid(data, config, model, loaded)
@@ -178,7 +178,7 @@ def best_tune(
 ) -> str:
     """The name of the tune that does best on the valid split; `choice.json` has all scores."""
     settings = {"eval": config.model_dump(), "tunes": {n: m.model_dump() for n, m in tunes.items()}}
-    inputs: dict[str, str | Path] = {n: Path(locate(str(m.adapter or m.name))) for n, m in tunes.items()}
+    inputs: dict[str, str | Path] = {n: model_input(m) for n, m in tunes.items()}
     with open_run(out, stage="choice", config=settings, inputs={**inputs, "data": data}, overwrite=overwrite) as run:
         if run.state != "done":
             scores: dict[str, float] = {}

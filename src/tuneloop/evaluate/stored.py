@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,9 +17,9 @@ from tuneloop.evaluate import paired
 from tuneloop.evaluate.rows import Part, share_score, write_part
 from tuneloop.evaluate.run import judge_from
 from tuneloop.evaluate.written import grade
-from tuneloop.judge import Case, pairwise, win_share
+from tuneloop.judge import Case, Preference, pairwise, win_share
 from tuneloop.metrics import text_metric
-from tuneloop.scored import Row, read_scores, value
+from tuneloop.scored import Row, check_rows, read_scores, value
 from tuneloop.store import open_run, read_table, sha256_text, write_json, write_text
 
 Entry = dict[str, Any]
@@ -44,19 +45,20 @@ def rescore(
     with open_run(out, stage="eval", config=settings, inputs={"scores": scores}, overwrite=overwrite) as run:
         if run.state == "done":
             return run.path
-        parts, found = [], 0
-        with judge_from(judge if "judge" in metrics else None) as asked:
-            for task in dict.fromkeys(str(r["task"]) for r in rows):
-                own = [r for r in rows if r["task"] == task]
-                part = Part(rows=own, scores=[s for s in head["scores"] if s["task"] == task])
-                kept = {name: part.scores[0].get(name, 0) for name in ("shots", "version")}
-                if texts and written(own):
-                    part.scores, found = [], found + 1
-                    grade(part, task, texts, asked, **kept)
-                elif numbers and any(r.get("golds") for r in own):
-                    part.scores, found = [], found + 1
-                    _choose(part, task, numbers, kept)
-                parts.append(part)
+        parts, found, partial = [], 0, run.path / "partial"
+        partial.mkdir(exist_ok=True)
+        asked = judge_from(judge if "judge" in metrics else None, partial)
+        for task in dict.fromkeys(str(r["task"]) for r in rows):
+            own = [r for r in rows if r["task"] == task]
+            part = Part(rows=own, scores=[s for s in head["scores"] if s["task"] == task])
+            kept = {name: part.scores[0].get(name, 0) for name in ("shots", "version")}
+            if texts and written(own):
+                part.scores, found = [], found + 1
+                grade(part, task, texts, asked, **kept)
+            elif numbers and any(r.get("golds") for r in own):
+                part.scores, found = [], found + 1
+                _choose(part, task, numbers, kept)
+            parts.append(part)
         if not found:
             raise DataError(
                 396, f"no task here can be scored by {', '.join(metrics)}", where=str(scores),
@@ -65,6 +67,7 @@ def rescore(
         kept = {k: v for k, v in head.items() if k not in ("scores", "warnings")}
         write_part(run.path, parts, {**kept, "rescored_from": str(scores)})
         shutil.copyfile(scores / "prompts.parquet", run.path / "prompts.parquet")
+        shutil.rmtree(partial)
         run.finish(rows=len(rows))
     return run.path
 
@@ -131,28 +134,52 @@ def _said(row: Row) -> str:
     return str(options[pred]) if pred is not None and 0 <= pred < len(options) else ""
 
 
-def judge_pairs(scores: Path, against: Path, judge: JudgeSpec, limit: int | None = None) -> Entry:
+def judge_pairs(
+    scores: Path, against: Path, judge: JudgeSpec, out: Path, *, limit: int | None = None, overwrite: bool = False
+) -> Path:
     """The judge's choice between the written answers of two runs to the same rows, each pair in both orders.
 
-    `win` is the share of pairs that `scores` wins, a tie counting half, with its interval and a sign-flip test.
+    `judged.json`: by task the share of pairs that `scores` wins (`win`, a tie counting half), with its interval and a
+    sign-flip test; `pairs.jsonl`: the winner of each pair and what the judge wrote. Raises DataError 390 for other
+    rows, 396 where nothing written is shared.
     """
-    after, before = paired.read(scores.name, scores), paired.read(against.name, against)
-    found: list[Entry] = []
-    for task, rows in after.rows.items():
-        if task not in before.rows or not written(list(rows.values())):
-            continue
-        pairs = [(r, before.rows[task][k]) for k, r in rows.items() if k in before.rows[task]][:limit]
-        with judge_from(judge) as asked:
-            assert asked is not None
-            chosen = pairwise(asked[0], [(_case(b), _case(a)) for a, b in pairs])
-        won, unread = win_share(chosen)
-        mean, error, low, high = stats.mean_interval(won)
-        entry = {"task": task, "pairs": len(pairs), "unread": unread, "win": mean, "low": low, "high": high}
-        entry |= {"p": stats.paired_bootstrap([w - 0.5 for w in won])[2], "stderr": error}
-        found.append(entry | {"by_place": sum(c.by_place for c in chosen)})
-    if not found:
+    settings = {"judge": judge.model_dump(), "limit": limit}
+    inputs: dict[str, str | Path] = {"scores": scores, "against": against}
+    after, before = paired.read("scores", scores), paired.read("against", against)
+    shared = [t for t, rows in after.rows.items() if t in before.rows and written(list(rows.values()))]
+    if not shared:
         raise DataError(396, "the two runs share no written answers", where=f"{scores} against {against}")
-    return {"judge": judge.model, "tasks": found}
+    for task in shared:
+        check_rows(task, after.rows[task], before.rows[task], scores, against)
+    with open_run(out, stage="judge", config=settings, inputs=inputs, overwrite=overwrite) as run:
+        if run.state != "done":
+            asked = judge_from(judge, run.path)
+            assert asked is not None
+            found, lines = [], []
+            for task in shared:
+                pairs = [(key, row, before.rows[task][key]) for key, row in after.rows[task].items()][:limit]
+                chosen = pairwise(asked[0], [(_case(b), _case(a)) for _, a, b in pairs])
+                found.append(_won(task, chosen))
+                lines += [_preferred(task, key, one) for (key, _, _), one in zip(pairs, chosen, strict=True)]
+            write_text(run.path / "pairs.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+            write_json(run.path / "judged.json", {"judge": judge.model, "tasks": found})
+            (run.path / "judge.jsonl").unlink(missing_ok=True)
+            run.finish(rows=len(lines))
+    return run.path
+
+
+def _won(task: str, chosen: list[Preference]) -> Entry:
+    won, unread = win_share(chosen)
+    mean, error, low, high = stats.mean_interval(won)
+    entry: Entry = {"task": task, "pairs": len(chosen), "unread": unread, "win": mean, "low": low, "high": high}
+    entry |= {"p": stats.paired_bootstrap([w - 0.5 for w in won])[2], "stderr": error}
+    entry |= {"by_place": sum(c.by_place for c in chosen)}
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in entry.items()}
+
+
+def _preferred(task: str, key: str, one: Preference) -> Entry:
+    winner = {"first": "against", "second": "scores"}.get(one.winner or "", one.winner)
+    return {"task": task, "row": key, "winner": winner, "by_place": one.by_place, "raw": one.raw}
 
 
 def _case(row: Row) -> Case:

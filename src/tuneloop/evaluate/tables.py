@@ -168,6 +168,18 @@ def diff_lines(found: Entry, show: int) -> list[str]:
     return lines
 
 
+def judged_lines(tasks: Sequence[Entry]) -> list[str]:
+    """The share of pairs that the first run wins, by task."""
+    lines = []
+    for t in tasks:
+        win = f"{_number(t['win'], '.3f')} [{_number(t['low'], '.3f')}, {_number(t['high'], '.3f')}]"
+        lines.append(
+            f"{t['task'][:24]:<24} wins {win} of {t['pairs']:,} pairs, p {t['p']:.2g}; unread {t['unread']:,}, "
+            f"by place {t['by_place']:,}"
+        )
+    return lines
+
+
 def _line(text: str) -> str:
     from tuneloop.text import shorten
 

@@ -11,7 +11,7 @@ from tuneloop.evaluate.prompting import answer_of, question_of
 from tuneloop.evaluate.rows import Part, Row, blank, score, share_score
 from tuneloop.evaluate.split import Split, drawn
 from tuneloop.evaluate.thinking import think, vote
-from tuneloop.judge import CRITERIA, Case, Criterion, Judged, rubric
+from tuneloop.judge import Case, Criterion, Judged, rubric
 from tuneloop.lm import LM, generate
 from tuneloop.records import Example
 from tuneloop.text import normalise
@@ -155,8 +155,3 @@ def _score(
 def _criteria(rows: list[Row], task: str, criteria: Sequence[Criterion], known: dict[str, Any]) -> list[dict[str, Any]]:
     names = [f"judge_{c.name}" for c in criteria]
     return [_score(rows, task, name, [r[column(name)] for r in rows], known) for name in names]
-
-
-def judge_of(lm: LM, criteria: dict[str, str] | None) -> Judge:
-    """The judge with its criteria: the user's {name: question}, else ours."""
-    return lm, [Criterion(n, q) for n, q in criteria.items()] if criteria else CRITERIA

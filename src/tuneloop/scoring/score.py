@@ -29,13 +29,15 @@ Found = dict[tuple[int, int], tuple[float, bool]]  # (request, option) -> sum, g
 
 @dataclass(slots=True)
 class OptionScore:
-    """Summed log-probability of a continuation (nats), its tokens, and whether greedy decoding would write it."""
+    """Summed log-probability of a continuation (nats), its tokens, whether greedy decoding would write it, and the
+    tokens of the prompt that it was read behind."""
 
     logprob: float
     n_tokens: int
     greedy: bool
     truncated: bool
     mismatch: bool
+    prompt_tokens: int
 
 
 class Scorer:
@@ -217,8 +219,8 @@ def _keys(pairs: list[Pair]) -> list[bytes]:
     ]
 
 
-def _split(value: tuple[float, bool], pair: Pair) -> tuple[float, int, bool, bool, bool]:
-    return value[0], len(pair.scored), value[1], pair.cut, pair.mismatch
+def _split(value: tuple[float, bool], pair: Pair) -> tuple[float, int, bool, bool, bool, int]:
+    return value[0], len(pair.scored), value[1], pair.cut, pair.mismatch, len(pair.prompt)
 
 
 def _sums(trees: list[Tree], logits: torch.Tensor, rows: np.ndarray, targets: np.ndarray) -> Found:

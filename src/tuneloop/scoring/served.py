@@ -102,21 +102,22 @@ class Served:
             raise self._silent("no log-probabilities of the prompt")
         start, stop = len(prompt.rstrip()), len(prompt + text)
         values: list[Any] = []
-        greedy, spans = True, False
+        greedy, spans, before = True, False, 0
         for i, (token, value, offset) in enumerate(
             zip(logs.tokens, logs.token_logprobs, logs.text_offset, strict=True)
         ):
             if offset >= stop or offset + len(token) <= start:
+                before += offset < start
                 continue
             spans = spans or offset < start
             values.append(value)
             top = (logs.top_logprobs or [])[i : i + 1]
             greedy = greedy and bool(top and top[0] and token in top[0] and top[0][token] >= max(top[0].values()))
-        if not values or values[0] is None:
+        if not values or None in values:
             raise self._silent("no log-probability of the first token: the prompt is empty")
         if not all(math.isfinite(value) for value in values):
             return {"broken": True}
-        return asdict(OptionScore(math.fsum(values), len(values), greedy, truncated=False, mismatch=spans))
+        return asdict(OptionScore(math.fsum(values), len(values), greedy, False, spans, before))
 
     def _silent(self, what: str) -> PrerequisiteError:
         return PrerequisiteError(
