@@ -165,19 +165,26 @@ def summarise(folder: Path, times: dict[str, float]) -> None:
     """Prints verdicts, where the time went and the path of the report."""
     for path in sorted((folder / "analysis").glob("*/findings.json")):
         say(f"\n{path.parent.name} against base")
-        for row in read_json(path)["verdicts"]:
-            say("  " + verdict_line(row))
+        for line in verdict_lines(read_json(path)["verdicts"]):
+            say(line)
     say("\ntime: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in times.items()))
     say(f"report: {folder / 'report' / 'report.html'}")
 
 
-def verdict_line(row: dict[str, Any]) -> str:
-    # Perplexities are compared by their logarithms: nats a token, higher is better.
-    metric = "log-prob" if row["metric"] == "perplexity" else row["metric"]
-    return (
-        f"{row['task']:<24} {metric:<9} {row['before']:>8.3f} -> {row['after']:>8.3f}  "
-        f"[{row['low']:+.3f}, {row['high']:+.3f}]  n {row['n']:<6} {row['verdict']}"
-    )
+def verdict_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """A line a verdict, in 100 columns; what a second number behind n means is told once."""
+    lines = []
+    for row in rows:
+        # Perplexities are compared by their logarithms: nats a token, higher is better.
+        metric = "log-prob" if row["metric"] == "perplexity" else row["metric"]
+        n = f"n {row['n']}/{row['clusters']}" if row.get("clusters") else f"n {row['n']}"
+        lines.append(
+            f"{row['task'][:20]:<20} {metric[:8]:<8} {row['before']:6.3f} -> {row['after']:6.3f} "
+            f"[{row['low']:+.3f}, {row['high']:+.3f}] {n:<12} {row['verdict']}"
+        )
+    if any(row.get("clusters") for row in rows):
+        lines.append("n a/b: a rows from b sources; rows of one source move together, so whole sources were tested")
+    return lines
 
 
 WORLD_TASKS = ("arc_easy", "hellaswag", "mmlu", "truthfulqa_mc1")

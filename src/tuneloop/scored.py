@@ -75,8 +75,8 @@ def check_rows(task: str, after: dict[str, Row], before: dict[str, Row], scores:
 def different(what: str, scores: Path, against: Path) -> DataError:
     return DataError(
         390,
-        f"the two score folders do not hold the same rows: {what}",
+        f"the two score folders cannot be compared: {what}",
         where=f"{scores} against {against}",
-        expected="the same tasks, limits and data on both sides",
+        expected="the same tasks, rows, metrics and versions on both sides",
         cure="score both with one `tuneloop compare`",
     )

@@ -163,17 +163,19 @@ def difference_interval(b: int, c: int, n: int, alpha: float = 0.05) -> tuple[fl
 def paired(
     before: Sequence[float], after: Sequence[float], clusters: Sequence[str] | None = None, seed: int = 0
 ) -> dict[str, Any]:
-    """The paired comparison of two scores on the same rows: n, before, after, diff, low, high, p, test, b, c,
-    detectable.
+    """The paired comparison of two scores on the same rows: n, clusters, before, after, diff, low, high, p, test, b, c,
+    detectable; with the exact McNemar test also p_mid, which is less conservative and decides nothing.
 
     0/1 scores take the exact McNemar test (b right to wrong, c wrong to right), others a sign-flip permutation; where
-    `clusters` holds rows together, whole clusters are permuted. `p` is one test's, uncorrected; `detectable` is the
-    true difference that this many rows would show four times out of five, None where it cannot be known.
+    `clusters` holds rows together, whole clusters are permuted (their number is told, None elsewhere). `p` is one
+    test's, uncorrected; `detectable` is the true difference that this many rows would show four times out of five,
+    None where it cannot be known.
     """
     x, y = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     diffs, n = y - x, int(y.size)
     grouped = clusters is not None and len(set(clusters)) < n
-    entry: dict[str, Any] = {"n": n, "before": float(x.mean()), "after": float(y.mean()), "diff": float(diffs.mean())}
+    entry: dict[str, Any] = {"n": n, "clusters": len(set(clusters)) if grouped and clusters is not None else None}
+    entry |= {"before": float(x.mean()), "after": float(y.mean()), "diff": float(diffs.mean())}
     binary = bool(np.isin(np.concatenate([x, y]), (0.0, 1.0)).all())
     b, c = int((diffs < 0).sum()), int((diffs > 0).sum())
     spread = float(diffs.std(ddof=1)) if n > 1 else math.inf
@@ -184,6 +186,7 @@ def paired(
         entry["test"] = "clustered permutation"
     elif binary:
         (low, high), p = difference_interval(b, c, n), mcnemar_exact(b, c)
+        entry["p_mid"] = mcnemar_midp(b, c)
         # Planning wants some share of flips even where none was seen.
         sure = detectable_difference(n, max(b + c, 1) / n)
         entry["test"] = "exact McNemar"

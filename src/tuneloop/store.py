@@ -171,8 +171,14 @@ def read_table(path: Path | str) -> Any:
 
     if not Path(path).is_file():
         raise UsageError(110, "no such file", where=str(path), cure="check the path")
-    # partitioning=None: a folder named 'a=b' above the file must not become a column.
-    return pq.read_table(path, partitioning=None)
+    try:
+        # partitioning=None: a folder named 'a=b' above the file must not become a column.
+        return pq.read_table(path, partitioning=None)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        raise DataError(
+            301, f"broken Parquet file: {str(error).splitlines()[0]}", where=str(path), expected="a whole Parquet file",
+            cure="run the stage that wrote it again, with --overwrite",
+        ) from error  # fmt: skip
 
 
 def input_hash(value: str | Path) -> str:

@@ -82,3 +82,38 @@ def test_a_task_of_lm_evals_ends_in_a_scores_folder(stories: Path, tmp_path: Pat
     assert entry["low"] < entry["value"] < entry["high"]
     assert [r["gold"] for r in table] == [0, 1, 2, 0, 1, 2]
     assert all((r["pred"] == r["gold"]) == (r["correct"] == 1.0) for r in table)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lm_eval_reads_what_is_exported(stories: Path, shared_dir: Path, tmp_path: Path) -> None:
+    import datasets
+    from lm_eval import utils
+    from lm_eval.result_schema import SampleResult
+    from pydantic import TypeAdapter
+
+    from tuneloop.config import EvalConfig, ModelConfig
+    from tuneloop.evaluate import evaluate
+    from tuneloop.evaluate.export import export_samples
+    from tuneloop.store import read_json
+
+    config = EvalConfig.model_validate({"limit": 3, "tasks": [
+        {"task": "arc_easy", "data": str(shared_dir / "data")},
+        {"task": "truthfulqa_gen", "data": str(shared_dir / "data")},
+    ]})  # fmt: skip
+    scores = evaluate(config, ModelConfig(name=str(stories)), tmp_path / "scores")
+    files = [str(path) for path in export_samples(scores, tmp_path / "out")]
+    samples = utils.get_sample_results_filenames(files)
+    assert [utils.get_file_task_name(Path(f).name) for f in samples] == ["arc_easy", "truthfulqa_gen"]
+    (results,) = utils.get_results_filenames(files)
+    assert utils.get_file_datetime(results).removesuffix(".json") == utils.get_file_datetime(samples[0])
+    table = utils.make_table(read_json(results))
+    assert "acc_norm" in table and "rougeL_diff" in table
+    for file in samples:
+        lines = [json.loads(line) for line in Path(file).read_text().splitlines()]
+        for line in lines:
+            TypeAdapter(SampleResult).validate_python(line)
+        loaded = datasets.load_dataset("json", data_files=file, split="train", cache_dir=str(tmp_path / "cache"))
+        assert len(loaded) == 3 and set(lines[0]["metrics"]) <= set(loaded.column_names)
+    first = json.loads(Path(samples[0]).read_text().splitlines()[0])
+    picked = max(range(len(first["resps"])), key=lambda i: float(first["filtered_resps"][i][0]))
+    assert first["acc"] == float(picked == int(first["target"]))

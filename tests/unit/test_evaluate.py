@@ -148,19 +148,63 @@ def test_a_judge_that_says_nothing_readable_scores_nothing(model: str, data: Pat
         EvalConfig(metrics=["judge"])
 
 
-def test_weights_of_nan_end_in_an_error_and_no_score(model: str, arc: Path, tmp_path: Path) -> None:
+WRITTEN = """
+from tuneloop.tasks import Item, Task
+
+def item(doc):
+    return Item(doc["q"], ["yes"], [0])
+
+def grade(text, item):
+    found = [("half", 0.5), ("length", float(len(text)))]
+    return dict(found if len(item.prompt) > 9 else found[::-1])
+
+TASK = Task("own", "1", lambda split: [{"q": "word " * 99}, {"q": "short"}], item, grade=grade, max_new_tokens=4)
+"""
+
+
+@pytest.fixture(scope="module")
+def broken(model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The model with a weight that is no number."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    broken = AutoModelForCausalLM.from_pretrained(model)
+    folder = str(tmp_path_factory.mktemp("broken"))
+    loaded = AutoModelForCausalLM.from_pretrained(model)
     with torch.no_grad():
-        broken.model.norm.weight.fill_(float("nan"))
-    broken.save_pretrained(tmp_path / "broken")
-    AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path / "broken")
-    config = EvalConfig.model_validate({"tasks": [{"task": "arc_easy", "data": str(arc)}]})
+        loaded.model.norm.weight.fill_(float("nan"))
+    loaded.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("task", ["truthfulqa_mc1", "arc_easy", "own"])
+def test_weights_of_nan_end_in_an_error_and_no_score(broken: str, arc: Path, tmp_path: Path, task: str) -> None:
+    folder = arc / "truthfulqa"
+    folder.mkdir()
+    targets = {"choices": ["right", "wrong"], "labels": [1, 0]}
+    row = {"question": "q?", "mc1_targets": targets, "mc2_targets": targets}
+    (folder / "validation.jsonl").write_text((json.dumps(row) + "\n") * 3)
+    (tmp_path / "own.py").write_text(WRITTEN)
+    name = str(tmp_path / "own.py") if task == "own" else task
+    config = EvalConfig.model_validate({"tasks": [{"task": name, "data": str(arc)}]})
     with pytest.raises(TuneloopError, match="378"):
-        evaluate(config, ModelConfig(name=str(tmp_path / "broken")), tmp_path / "scores")
+        evaluate(config, ModelConfig(name=broken), tmp_path / "scores")
     assert not (tmp_path / "scores" / "scores.json").exists()
+
+
+def test_rows_of_a_benchmark_say_what_an_answer_took(model: str, arc: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(WRITTEN)
+    config = EvalConfig.model_validate({"tasks": [{"task": "arc_easy", "data": str(arc)}, str(tmp_path / "own.py")]})
+    out = evaluate(config, ModelConfig(name=model), tmp_path / "scores")
+    rows = read_table(out / "rows.parquet").to_pylist()
+    for row in rows[:6]:  # a byte is a token
+        assert row["prompt_tokens"] == len("Question: q0?\nAnswer:")
+        assert row["answer_tokens"] == len(" " + row["options"][row["pred"]])
+    long, short = rows[6:]
+    assert (long["truncated"], short["truncated"]) == (True, False)
+    assert long["prompt_tokens"] == 256 - 4 and short["prompt_tokens"] == len("short")
+    assert [r["score_half"] for r in rows[6:]] == [r["correct"] for r in rows[6:]] == [0.5, 0.5]
+    assert "1 of 2 rows lost the beginning" in "\n".join(read_json(out / "scores.json")["warnings"])
 
 
 def test_a_quick_run_says_what_it_can_detect(

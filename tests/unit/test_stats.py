@@ -100,6 +100,7 @@ def test_paired_picks_the_test() -> None:
     assert found["p"] == stats.mcnemar_exact(1, 6)
     assert found["low"] < found["diff"] < found["high"]
     assert stats.paired([0.1, 0.5, 0.3], [0.2, 0.7, 0.4])["test"] == "paired permutation"
+    assert found["clusters"] is None and stats.paired([0.0] * 4, [1.0] * 4, ["a", "a", "b", "b"])["clusters"] == 2
 
 
 def test_power_is_exact_and_rows_needed_reach_it() -> None:

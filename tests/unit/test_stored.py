@@ -13,7 +13,8 @@ import pytest
 from tuneloop.config import EvalConfig, JudgeSpec, ModelConfig
 from tuneloop.errors import DataError, PartialError, TuneloopError
 from tuneloop.evaluate import Prompting, evaluate
-from tuneloop.evaluate.stored import diff, export_samples, judge_pairs, rescore
+from tuneloop.evaluate.export import export_samples
+from tuneloop.evaluate.stored import diff, judge_pairs, rescore
 from tuneloop.evaluate.tables import diff_lines, run_lines
 from tuneloop.records import Example, write_examples
 from tuneloop.store import read_json, read_table
@@ -154,6 +155,8 @@ def test_scored_again_compared_judged_and_exported(server: Server, data: Path, t
     assert scores["judge"]["value"] == 1.0 and server.asked == asked + ROWS
     rows = read_table(again / "rows.parquet").to_pylist()
     assert rows[0]["correct"] == rows[0]["score_similarity"] and rows[0]["score_judge_exact"] == 1.0
+    with pytest.raises(DataError, match="metric similarity on one side and numeric on the other"):
+        diff(again, plain)
 
     found = diff(thought, plain)
     assert found["tests"][0]["c"] == 8 and found["tests"][0]["verdict"] == "better"

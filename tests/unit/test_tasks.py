@@ -110,7 +110,10 @@ def test_a_task_of_ones_own(tmp_path: Path) -> None:
     assert task.grade(" x", items[0]) == {"exact": 1.0, "length": 2}
 
 
-@pytest.mark.parametrize(("text", "line"), [("1 / 0", 1), ("x = 1\nTASK = x.y", 2), ("def f(:", 1), ("a = 1", 0)])
+@pytest.mark.parametrize(("text", "line"), [
+    ("1 / 0", 1), ("x = 1\nTASK = x.y", 2), ("def f(:", 1), ("a = 1", 0), ("import sys\nsys.exit(3)", 2),
+    ("from tuneloop.tasks import Task\nTASK = Task('t', '1', print, print, metric='f1')", 2),
+])  # fmt: skip
 def test_a_task_file_that_breaks_is_a_coded_error(tmp_path: Path, text: str, line: int) -> None:
     path = tmp_path / "broken.py"
     path.write_text(text)
@@ -120,11 +123,22 @@ def test_a_task_file_that_breaks_is_a_coded_error(tmp_path: Path, text: str, lin
 
 
 def test_a_row_function_that_breaks_is_a_coded_error() -> None:
-    def rows(split: str) -> list[dict[str, Any]]:
+    def rows(split: str) -> Any:
+        yield {"q": split}
         raise KeyError(split)
 
-    with pytest.raises(DataError, match="TL-370"):
-        build_items(Task("own", "1", rows, lambda doc: Item("", [], [])))
+    for broken in (rows, lambda _: None, lambda _: []):
+        with pytest.raises(DataError, match="TL-370"):
+            build_items(Task("own", "1", broken, lambda doc: Item("a", ["b"], [0])))
+
+
+@pytest.mark.parametrize("item", [
+    {"prompt": "q"}, Item("q", [1, 2], [0]), Item("q", ["a"], 0), Item(None, ["a"], [0]),  # type: ignore[list-item, arg-type]
+])  # fmt: skip
+def test_an_item_of_other_types_is_a_coded_error(item: Any) -> None:
+    with pytest.raises(DataError, match="TL-372 .* item\\(\\) returned") as caught:
+        build_items(Task("own", "1", lambda _: ["x"], lambda _: item))  # type: ignore[list-item, return-value]
+    assert caught.value.where.endswith(", row 1")
 
 
 @pytest.mark.parametrize(("line", "code"), [
@@ -138,10 +152,10 @@ def test_a_benchmark_file_with_a_bad_row_names_its_line(tmp_path: Path, line: st
     good = '{"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "B"}\n'
     (tmp_path / "arc_easy").mkdir()
     path = tmp_path / "arc_easy" / "test.jsonl"
-    path.write_text(good * 2 + line + "\n" + good)
+    path.write_text(good + "\n" + good + line + "\n" + good)
     with pytest.raises(DataError, match=code) as caught:
         build_items(find("arc_easy"), data=str(tmp_path))
-    assert caught.value.where == f"{path}:3"
+    assert caught.value.where == f"{path}:4"  # blank lines count
 
 
 def test_names_presets_and_parts() -> None:
@@ -149,6 +163,10 @@ def test_names_presets_and_parts() -> None:
     assert [(s.task, s.shots) for s in found] == [
         ("arc_challenge", 25), ("hellaswag", 10), ("mmlu", 5), ("truthfulqa_mc2", 0)
     ]  # fmt: skip
+    twice = expand([TaskSpec.model_validate(name) for name in ("mmlu:0", "arc_easy", "mmlu:5")])
+    assert [s.name for s in twice] == ["mmlu:0", None, "mmlu:5"]
+    with pytest.raises(UsageError, match="TL-129 'arc_easy' is asked for twice"):
+        expand([TaskSpec.model_validate("arc_easy")] * 2)
     assert len(find("mmlu_stem").only) == 19
     assert find("mmlu_astronomy").only == ("astronomy",)
     assert len({c for group in find("mmlu").groups.values() for c in group}) == 57
@@ -180,7 +198,7 @@ def test_generated_answers_are_graded_by_likeness() -> None:
 
 
 def test_a_scorer_that_breaks_names_the_row(tmp_path: Path) -> None:
-    from tuneloop.evaluate.benchmarks import _graded
+    from tuneloop.evaluate.benchmarks import _graded, _same_metrics
 
     file = tmp_path / "mine.py"
     file.write_text(
@@ -192,5 +210,11 @@ def test_a_scorer_that_breaks_names_the_row(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="372"):
         build_items(task)
     assert task.grade is not None
-    with pytest.raises(DataError, match="397"):
+    with pytest.raises(DataError, match="397 .* breaks: ZeroDivisionError"):
         _graded(task.grade, "text", Item("a", ["b"], [0], id="7"))
+    for bad in ("good", {"x": "good"}, {"x": float("nan")}, {}, None):
+        with pytest.raises(DataError, match="397 .* returned") as caught:
+            _graded(lambda text, item, bad=bad: bad, "text", Item("a", ["b"], [0], id="7"))  # type: ignore[misc]
+        assert "row 7" in caught.value.where
+    with pytest.raises(DataError, match=r"397 .* gave \['b'\] here and \['a'\] for the first row"):
+        _same_metrics([{"a": 1.0}, {"b": 1.0}], [Item("q", ["a"], [0])] * 2)

@@ -22,7 +22,7 @@ def analyze(
     mode(quiet, verbose)
     settings = load(config, sets)
     from tuneloop.analyze import analyze as run_analyze
-    from tuneloop.loop import verdict_line
+    from tuneloop.loop import verdict_lines
     from tuneloop.store import read_json
 
     probe = influence = None
@@ -36,8 +36,8 @@ def analyze(
         settings.analyze, scores, out, against=against, data=data, probe=probe, influence=influence, overwrite=overwrite
     )
     found = read_json(folder / "findings.json")
-    for row in found["verdicts"]:
-        console.say(verdict_line(row))
+    for line in verdict_lines(found["verdicts"]):
+        console.say(line)
     for number, entry in enumerate(found["findings"], start=1):
         console.say(f"{number:>2}. {entry['what']}\n    {entry['how_sure']}\n    do: {entry['do']}")
     done(folder, as_json, **(found if as_json else {}))

@@ -88,7 +88,7 @@ def judge(
 def export(scores: One, out: Annotated[Path, typer.Option("--out", "-o", help="the folder to write")],
            as_json: Json = False) -> None:  # fmt: skip
     """The files that lm-eval's `--log_samples` writes."""
-    from tuneloop.evaluate.stored import export_samples
+    from tuneloop.evaluate.export import export_samples
 
     files = export_samples(scores, out)
     done(out, as_json, files=[str(f) for f in files])

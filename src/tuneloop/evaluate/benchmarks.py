@@ -14,7 +14,7 @@ from tuneloop.console import say, warn
 from tuneloop.errors import DataError, TuneloopError, UsageError
 from tuneloop.evaluate.harness import PREFIX, run_harness
 from tuneloop.evaluate.rows import Part, Row, blank, choice_row, score, share_score
-from tuneloop.lm import generate
+from tuneloop.lm import generate, prompt_room
 from tuneloop.scoring import Scorer, Served, pair_tokens
 from tuneloop.tasks import PRESETS, Item, Shots, Task, build_items, find
 from tuneloop.text import group_key, in_half
@@ -23,16 +23,30 @@ QUICK_ROWS = 200  # a task; docs/evaluation.md says what that many can show
 
 
 def expand(specs: Sequence[TaskSpec]) -> list[TaskSpec]:
-    """Presets replaced by their tasks; every name is looked up, so that a typing error ends here."""
+    """Presets replaced by their tasks; every name is looked up, so that a typing error ends here.
+
+    A task that is asked for under several numbers of shots is called by its name and shots. UsageError 129 where one
+    name would still stand for two.
+    """
     found: list[TaskSpec] = []
     for spec in specs:
         if spec.task in PRESETS:
             found += [spec.model_copy(update={"task": task, "shots": shots}) for task, shots in PRESETS[spec.task]]
         else:
             found.append(spec)
-    for spec in found:
+    asked = [spec.name or spec.task for spec in found]
+    for i, spec in enumerate(found):
         if not spec.task.startswith(PREFIX):
             find(spec.task)
+        if asked.count(asked[i]) > 1 and spec.shots is not None:
+            found[i] = spec.model_copy(update={"name": f"{asked[i]}:{spec.shots}"})
+    names = [spec.name or spec.task for spec in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UsageError(
+            129, f"'{twice}' is asked for twice", where="eval.tasks", expected="a name for each",
+            cure="leave one out, or give it another `name`",
+        )  # fmt: skip
     return found
 
 
@@ -141,52 +155,64 @@ def _written(
 ) -> None:
     assert task.grade is not None
     prompts = [item.prompt for item in items]
-    counts: list[dict[str, int]] = [{} for _ in items]  # a server does not tell them by row
+    asked: list[Row] = [{} for _ in items]  # a server does not tell them by row
     if isinstance(scorer, Served):
         texts = scorer.write(prompts, max_new_tokens=task.max_new_tokens, stop=task.stop)
     else:
         ids = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
         texts = generate(scorer.model, tokenizer, ids, max_new_tokens=task.max_new_tokens, stop=task.stop)
-        counts = [_counts(tokenizer, len(asked), text) for asked, text in zip(ids, texts, strict=True)]
+        room = prompt_room(scorer.model, tokenizer, task.max_new_tokens)
+        asked = [{"prompt_tokens": min(len(i), room), "truncated": len(i) > room} for i in ids]
+        for row, text in zip(asked, texts, strict=True):
+            row["answer_tokens"] = len(tokenizer(text, add_special_tokens=False)["input_ids"])
     graded = [_graded(task.grade, text, item) for text, item in zip(texts, items, strict=True)]
-    for number, (item, text, values, known_counts) in enumerate(zip(items, texts, graded, counts, strict=True)):
+    _same_metrics(graded, items)
+    for number, (item, text, values, counts) in enumerate(zip(items, texts, graded, asked, strict=True)):
         part.rows.append(
             blank(
                 name, _row_key(number, item), question=item.question, category=item.category, group=item.group,
                 prompt_hash=part.prompt(item.prompt), text_pred=text, text_gold=item.right[0],
-                correct=next(iter(values.values())), options=item.options, gold=item.gold[0],
-                flags=[] if text.strip() else ["empty"], **known_counts,
+                correct=values[next(iter(graded[0]))], options=item.options, gold=item.gold[0],
+                flags=[*item.flags, *([] if text.strip() else ["empty"])], **counts,
+                **{f"score_{metric}": value for metric, value in values.items()},
             )
         )  # fmt: skip
     for metric in graded[0]:
         part.scores.append(share_score(name, metric, [values[metric] for values in graded], **known))
 
 
-def _counts(tokenizer: Any, asked: int, text: str) -> dict[str, int]:
-    return {"prompt_tokens": asked, "answer_tokens": len(tokenizer(text, add_special_tokens=False)["input_ids"])}
+def _same_metrics(graded: list[dict[str, float]], items: list[Item]) -> None:
+    for values, item in zip(graded, items, strict=True):
+        if set(values) != set(graded[0]):
+            raise DataError(
+                397, f"the task's grade() gave {sorted(values)} here and {sorted(graded[0])} for the first row",
+                where=f"row {item.id}", expected="the same metrics for every row", cure="mend the task file",
+            )  # fmt: skip
 
 
 def _graded(grade: Callable[[str, Item], dict[str, float]], text: str, item: Item) -> dict[str, float]:
+    def broken(what: str) -> DataError:
+        return DataError(
+            397, f"the task's grade() {what}", where=f"row {item.id}: {text[:60]!r}",
+            expected="grade(text, item) -> {metric: finite number}, for any text", cure="mend the task file",
+        )  # fmt: skip
+
     try:
-        found = {str(metric): float(value) for metric, value in grade(text, item).items()}
+        found = grade(text, item)
     except TuneloopError:
         raise
     except Exception as error:  # the user's own code: any error is theirs to see, without our traceback
-        raise DataError(
-            397, f"the task's grade() breaks: {type(error).__name__}: {error}", where=f"row {item.id}: {text[:60]!r}",
-            expected="grade(text, item) -> {metric: number} for any text", cure="mend the task file",
-        ) from error  # fmt: skip
-    if not found or not all(map(math.isfinite, found.values())):
-        raise DataError(
-            397, f"the task's grade() gave {found}", where=f"row {item.id}: {text[:60]!r}",
-            expected="{metric: finite number}", cure="mend the task file",
-        )  # fmt: skip
-    return found
+        raise broken(f"breaks: {type(error).__name__}: {error}") from error
+    numbers = isinstance(found, dict) and all(isinstance(v, int | float) and math.isfinite(v) for v in found.values())
+    if not found or not numbers:
+        raise broken(f"returned {str(found)[:60]!r}, a {type(found).__name__}")
+    return {str(metric): float(value) for metric, value in found.items()}
 
 
 def _detectable(rows: list[Row], entry: dict[str, Any]) -> float:
-    """The difference to another model on the same rows that 80 % power would show, were a fifth of the rows to flip."""
-    shares = [row["correct"] for row in rows]
+    """The difference to another model on the same rows that 80 % power would show, in the score's own unit, were a
+    fifth of the rows to flip."""
+    shares: list[float] = [row[own] if (own := f"score_{entry['metric']}") in row else row["correct"] for row in rows]
     if all(value in (0.0, 1.0) for value in shares):
         return stats.detectable_difference(int(entry["n"]), 0.2)
     return stats.detectable_paired(float(np.std(shares, ddof=1)), int(entry["n"]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop import stats
-from tuneloop.scored import Keyed, Row, check_rows, read_scores, value
+from tuneloop.scored import Keyed, Row, check_rows, different, read_scores, value
 
 Entry = dict[str, Any]
 
@@ -52,7 +52,8 @@ def primary_task(base: Scored) -> str:
 
 
 def pair(one: Scored, against: Scored, task: str, seed: int = 0) -> Entry:
-    """The paired comparison of `one` with `against` on a task that both scored. DataError 390 for different rows.
+    """The paired comparison of `one` with `against` on a task that both scored. DataError 390 for other rows, another
+    metric or another version of the task.
 
     Rows that a judge could not be read on, on either side, are left out of the pairs and counted.
     """
@@ -60,14 +61,24 @@ def pair(one: Scored, against: Scored, task: str, seed: int = 0) -> Entry:
     check_rows(task, after, before, one.path, against.path)
     keys = [k for k in after if not (math.isnan(value(after[k])) or math.isnan(value(before[k])))]
     entry: Entry = {"contender": one.name, "against": against.name, "task": task, "left_out": len(after) - len(keys)}
-    metric = next(str(s["metric"]) for s in one.scores if s["task"] == task)
+    metric = _same_measure(one, against, task)
     if not keys:
-        return entry | {"metric": metric, "n": 0, "p": 1.0, "diff": 0.0, "before": math.nan, "after": math.nan}
+        return entry | {"metric": metric, "n": 0, "p": 1.0, "diff": 0.0, "before": None, "after": None}
     groups = _groups([after[k] for k in keys])
     return entry | {
         "metric": metric,
         **stats.paired([value(before[k]) for k in keys], [value(after[k]) for k in keys], groups, seed),
     }
+
+
+def _same_measure(one: Scored, against: Scored, task: str) -> str:
+    """The headline metric of a task, which both sides must have, in one version."""
+    mine, theirs = (next(s for s in side.scores if s["task"] == task) for side in (one, against))
+    for name in ("metric", "version"):
+        if mine.get(name) != theirs.get(name):
+            what = f"task '{task}' has {name} {mine.get(name)} on one side and {theirs.get(name)} on the other"
+            raise different(what, one.path, against.path)
+    return str(mine["metric"])
 
 
 def by_category(one: Scored, against: Scored, task: str, alpha: float, smallest: int = 10) -> list[Entry]:

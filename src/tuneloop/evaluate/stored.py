@@ -1,4 +1,4 @@
-"""What can be done with scored rows without the model: score again, compare row by row, judge pairs, export."""
+"""What can be done with scored rows without the model: score again, compare row by row, judge pairs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tuneloop.evaluate.written import grade
 from tuneloop.judge import Case, Preference, pairwise, win_share
 from tuneloop.metrics import text_metric
 from tuneloop.scored import Row, check_rows, read_scores, value
-from tuneloop.store import open_run, read_table, sha256_text, write_json, write_text
+from tuneloop.store import open_run, write_json, write_text
 
 Entry = dict[str, Any]
 
@@ -184,60 +184,3 @@ def _preferred(task: str, key: str, one: Preference) -> Entry:
 
 def _case(row: Row) -> Case:
     return Case(str(row.get("question") or ""), str(row.get("text_pred") or ""), str(row.get("text_gold") or ""))
-
-
-def export_samples(scores: Path, out: Path) -> list[Path]:
-    """lm-eval's files: `samples_<task>.jsonl` as its `--log_samples` writes them, and `results.json`.
-
-    What a scores folder does not keep (the raw document) is built from what it does; hashes are lm-eval's own kind,
-    SHA-256 of the text.
-    """
-    head, rows = read_scores(scores)
-    prompts = {r["prompt_hash"]: r["prompt"] for r in read_table(scores / "prompts.parquet").to_pylist()}
-    files = []
-    for task in dict.fromkeys(str(r["task"]) for r in rows):
-        names = [str(s["metric"]) for s in head["scores"] if s["task"] == task]
-        own = [r for r in rows if r["task"] == task]
-        lines = [json.dumps(_sample(i, r, prompts, names), ensure_ascii=False) + "\n" for i, r in enumerate(own)]
-        path = out / f"samples_{task.replace(':', '_').replace('/', '_')}.jsonl"
-        write_text(path, "".join(lines))
-        files.append(path)
-    results: dict[str, Entry] = {}
-    for s in head["scores"]:
-        entry = results.setdefault(str(s["task"]), {"alias": s["task"]})
-        entry |= {f"{s['metric']},none": s["value"], f"{s['metric']}_stderr,none": s["stderr"] or "N/A"}
-    shots = {str(s["task"]): s.get("shots", 0) for s in head["scores"]}
-    versions = {str(s["task"]): s.get("version", "1") for s in head["scores"]}
-    write_json(
-        out / "results.json",
-        {"results": results, "n-shot": shots, "versions": versions, "model_name": head.get("model")},
-    )
-    return [*files, out / "results.json"]
-
-
-def _sample(number: int, row: Row, prompts: dict[str, str], names: list[str]) -> Entry:
-    prompt = prompts.get(str(row["prompt_hash"]), "")
-    options, logs = row.get("options") or [], row.get("logprobs") or []
-    if logs and options:
-        asked: Entry = {f"gen_args_{i}": {"arg_0": prompt, "arg_1": f" {o}"} for i, o in enumerate(options)}
-        greedy = row.get("greedy") or [False] * len(logs)
-        said: list[Any] = [[[repr(float(v)), str(g)]] for v, g in zip(logs, greedy, strict=True)]
-        target: Any = row["gold"]
-    else:
-        asked = {"gen_args_0": {"arg_0": prompt, "arg_1": {}}}
-        said, target = [[str(row.get("text_pred") or "")]], row.get("text_gold")
-    doc = {"id": row["row"], "question": row["question"], "choices": options, "category": row["category"]}
-    first = [r[0] for r in said]
-    entry: Entry = {
-        "doc_id": number, "doc": doc, "target": str(target), "arguments": asked, "resps": said, "filtered_resps": first,
-        "filter": "none", "metrics": names, "doc_hash": sha256_text(json.dumps(doc, ensure_ascii=False)),
-        "prompt_hash": sha256_text(prompt), "target_hash": sha256_text(str(target)),
-    }  # fmt: skip
-    for place, name in enumerate(names):
-        stored = row.get(f"score_{name}")
-        column = "correct_norm" if name.endswith("_norm") else "correct"
-        # A score over the whole set (macro F1, a group's accuracy) has no value of its own for a row.
-        known = stored if stored is not None else row.get(column) if place == 0 or name.endswith("_norm") else None
-        entry |= {name: known} if known is not None else {}
-    entry["metrics"] = [n for n in names if n in entry]
-    return entry

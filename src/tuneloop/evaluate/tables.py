@@ -31,7 +31,7 @@ def score_lines(scores: Sequence[Entry]) -> list[str]:
         if s.get("seeds"):
             lines += _wrapped(f"{'':<24} {spread_text(s)}")
         if s.get("detectable") is not None:
-            lines.append(f"{'':<24} detects differences of {100 * s['detectable']:.1f} points between models")
+            lines.append(f"{'':<24} detects a difference of {s['detectable']:.3g} to another model")
         if s.get("note") and s["note"] != before:
             lines += _wrapped(f"{'':<24} {s['note']}")
         before = s.get("note", "")
@@ -44,7 +44,9 @@ def compare_lines(found: Entry) -> list[str]:
     if not ranking:
         return ["nothing was scored on both sides"]
     first = ranking[0]
-    lines = [f"{found['task']}, {first['metric']}, n {first['n']:,}; chance {_number(first['chance'])}"]
+    sources = next((t["clusters"] for t in found["verdicts"] if t["task"] == found["task"] and t.get("clusters")), None)
+    many = f" from {sources:,} sources" if sources else ""
+    lines = [f"{found['task']}, {first['metric']}, n {first['n']:,}{many}; chance {_number(first['chance'])}"]
     lines.append(
         f"{'contender':<18} {'score':>6} {'95 % interval':>14} {'+/-':>6}  {'verdict':<24} "
         f"{'tokens':>10} {'s':>6} {'$/1000':>7}"
@@ -147,11 +149,14 @@ def diff_lines(found: Entry, show: int) -> list[str]:
     """Paired tests of two runs and the first rows that changed."""
     lines = []
     for t in found["tests"]:
-        flips = "" if t.get("b") is None else f", {t['b']} lost, {t['c']} won"
         lines.append(
-            f"{t['task'][:26]:<26} {t['metric'][:12]:<12} {t['before']:.3f} -> {t['after']:.3f} "
-            f"p {t['p_adjusted']:.2g}, n {t['n']:,}{flips}: {t['verdict']}"
+            f"{t['task'][:30]:<30} {t['metric'][:14]:<14} {_number(t['before'], '.3f')} -> "
+            f"{_number(t['after'], '.3f')}  {t['verdict']}"
         )
+        sources = f" from {t['clusters']:,} sources" if t.get("clusters") else ""
+        flips = "" if t.get("b") is None else f"; {t['b']:,} lost, {t['c']:,} won"
+        middle = f" (mid-p alone {t['p_mid']:.2g})" if "p_mid" in t else ""
+        lines.append(f"  n {t['n']:,}{sources}{flips}; p {t['p_adjusted']:.2g}{middle}, {t.get('test', 'no pairs')}")
     for t in found["categories"]:
         lines.append(
             f"  {t['category'][:40]:<40} {100 * t['diff']:+.1f} points, n {t['n']:,}, p {t['p_adjusted']:.2g} "

@@ -12,7 +12,7 @@ from tuneloop.evaluate.rows import Part, Row, blank, score, share_score
 from tuneloop.evaluate.split import Split, drawn
 from tuneloop.evaluate.thinking import think, vote
 from tuneloop.judge import Case, Criterion, Judged, rubric
-from tuneloop.lm import LM, generate
+from tuneloop.lm import LM, generate, prompt_room
 from tuneloop.records import Example
 from tuneloop.text import normalise
 
@@ -29,6 +29,7 @@ class Answer:
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
     samples: list[str] = field(default_factory=list)
+    truncated: bool = False
 
 
 Judge = tuple[LM, Sequence[Criterion]]
@@ -43,12 +44,13 @@ def local_writer(split: Split, model: Any) -> Writer:
         thoughts = think(split, model, examples)
         asked = [ids + t.ids for ids, found in zip(prompts, thoughts, strict=True) for t in found]
         texts = iter(generate(model, tokenizer, asked, max_new_tokens=room, stop=stops(split)))
-        found = []
+        found, fits = [], prompt_room(model, tokenizer, room)
         for ids, own in zip(prompts, thoughts, strict=True):
             said = [next(texts).strip() for _ in own]
             extra = sum(len(t.ids) for t in own)
             count = extra + sum(len(tokenizer(s, add_special_tokens=False)["input_ids"]) for s in said)
             answer = Answer(said[vote(said, normal(split))], tokenizer.decode(ids), len(ids) * len(own), count)
+            answer.truncated = any(len(ids) + len(t.ids) > fits for t in own)
             if split.prompting.thinks:
                 answer.samples = [f"{t.text}\n-> {s}" for t, s in zip(own, said, strict=True)]
             found.append(answer)
@@ -84,6 +86,7 @@ def run_written(
         row = blank(task, split.keys[id(e)], group=e.group, category=e.label or "", text_pred=answer.text)
         row |= {"text_gold": answer_of(e), "prompt_hash": part.prompt(answer.prompt), "samples": answer.samples}
         row |= {"prompt_tokens": answer.prompt_tokens, "answer_tokens": answer.answer_tokens}
+        row["truncated"] = answer.truncated
         part.rows.append(row | {"question": question_of(e), "flags": [] if answer.text.strip() else ["empty"]})
     grade(part, task, names, judge, shots=split.prompting.shots)
     for entry in part.scores:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tuneloop.console import progress, warn
+from tuneloop.errors import DataError
 from tuneloop.models import context_length, eos_ids
 
 
@@ -24,13 +25,13 @@ def generate(
 
     Batches are padded on the left, and a batch ends when each of its rows has written a stop string or an end token.
     A prompt that does not leave room in the context loses its beginning, and a warning counts such prompts. Memory that
-    runs out halves the batch, aloud. Sampling depends on `seed` and the batches alone.
+    runs out halves the batch, aloud. Sampling depends on `seed` and the batches alone. Raises DataError 378 for a model
+    whose outputs are not finite.
     """
     import torch
 
-    context = context_length(model, tokenizer)
-    max_new_tokens = min(max_new_tokens, context - 1)
-    room = context - max_new_tokens
+    room = prompt_room(model, tokenizer, max_new_tokens)
+    max_new_tokens = min(max_new_tokens, context_length(model, tokenizer) - room)
     long = sum(len(ids) > room for ids in prompts)
     if long:
         warn(f"{long} of {len(prompts)} prompts lost their beginning: {room} tokens of context are left for a prompt")
@@ -59,6 +60,11 @@ def generate(
     return texts
 
 
+def prompt_room(model: Any, tokenizer: Any, max_new_tokens: int) -> int:
+    """Tokens of a prompt that `generate` keeps before so long an answer; one at least."""
+    return max(1, context_length(model, tokenizer) - max_new_tokens)
+
+
 def _batch(
     model: Any,
     tokenizer: Any,
@@ -85,9 +91,20 @@ def _batch(
             **({"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}),
             eos_token_id=ends or None,
             pad_token_id=pad,
+            logits_processor=[_finite],
             stopping_criteria=[_stopped(tokenizer, width, stop)] if stop else None,
         )
     return [str(t) for t in tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)]
+
+
+def _finite(_: Any, scores: Any) -> Any:
+    """NaN would be written as token 0 for ever; infinities below are what other processors mask with."""
+    if bool(scores.isnan().any()):
+        raise DataError(
+            378, "the model's outputs are not finite", where="writing", expected="finite numbers",
+            cure="the weights hold NaN or overflow: check the training, or set model.dtype=float32",
+        )  # fmt: skip
+    return scores
 
 
 def _stopped(tokenizer: Any, width: int, stop: Sequence[str]) -> Callable[..., Any]:

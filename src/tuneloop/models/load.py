@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 def key(name: str) -> str:
     """How local copies are named: last part, lower case, - and _ equal."""
     return name.rstrip("/").split("/")[-1].lower().replace("_", "-")
+
+
+@cache
+def _announce(name: str, folder: Path) -> None:
+    """Once for each process: a comparison looks its models up again and again."""
+    say(f"local copy of {name}: {folder}")
 
 
 def locate(name: str) -> str:
@@ -33,7 +40,7 @@ def locate(name: str) -> str:
     if root and Path(root).is_dir():
         for folder in sorted(Path(root).iterdir()):
             if folder.is_dir() and key(folder.name) == key(name):
-                say(f"local copy of {name}: {folder}")
+                _announce(name, folder)
                 return str(folder)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise PrerequisiteError(202, f"no such model folder: {name}", cure="check the path")

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuneloop.errors import DataError
-
 Doc = dict[str, Any]
 
 
@@ -79,24 +77,10 @@ class Task:
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)  # category groups with a score of their own
     only: tuple[str, ...] = ()  # categories that are scored; all when empty
 
-
-def to_item(task: Task, doc: Doc, number: int, origin: str) -> Item:
-    """The row of document `number` (from 1). DataError 372 or 373 names the file and line."""
-    try:
-        found = task.item(doc)
-    except Exception as error:  # a task may be a user's own code
-        what = f"no field {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
-        raise DataError(
-            372, f"this row does not fit {task.name}: {what}", where=f"{origin}:{number}",
-            expected="the fields of the hub's copy, or of the cleaned copy",
-        ) from error  # fmt: skip
-    if not isinstance(found, Item):
-        raise DataError(
-            372, f"this row does not fit {task.name}: item() returned {type(found).__name__}",
-            where=f"{origin}:{number}", expected="a tuneloop.tasks.Item",
-        )  # fmt: skip
-    found.id = found.id or f"{number - 1}"
-    found.question = found.question or found.prompt
-    if not found.options or not found.gold or not 0 <= min(found.gold) <= max(found.gold) < len(found.options):
-        raise DataError(373, "a row without options or without a right one", where=f"{origin}:{number}")
-    return found
+    def __post_init__(self) -> None:
+        if not self.name or not isinstance(self.name, str) or not isinstance(self.version, str):
+            raise TypeError("name and version are strings")
+        if not callable(self.item) or not (isinstance(self.rows, Source) or callable(self.rows)):
+            raise TypeError("rows is a Source or a function of the split, item a function of a row")
+        if self.metric not in ("acc", "mc2") or not (self.grade is None or callable(self.grade)):
+            raise ValueError("metric is 'acc' or 'mc2'; other scores come from a function `grade`")

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from tuneloop.console import say
 from tuneloop.errors import DataError, TuneloopError
 from tuneloop.store import sha256_text
-from tuneloop.tasks.base import Item, Task, to_item
-from tuneloop.tasks.docs import load_docs
+from tuneloop.tasks.base import Item, Task
+from tuneloop.tasks.docs import load_docs, to_items
 
 LM_EVAL_SEED = 1234  # simple_evaluate's fewshot_random_seed
 
@@ -43,7 +43,7 @@ def build_items(
     asked = Shots(shots) if isinstance(shots, int) else shots
     docs, origin = load_docs(task, task.scored, data)
     say(f"{task.name}: {len(docs):,} rows from {origin}")
-    every = [to_item(task, doc, number, origin) for number, doc in enumerate(docs, start=1)]
+    every = to_items(task, docs, origin)
     kept = [i for i, item in enumerate(every) if not task.only or item.category in task.only]
     if not kept:
         raise DataError(373, f"{task.name}: no rows of {', '.join(task.only)}", where=origin)
@@ -109,7 +109,7 @@ def _pool(
     count = shots.count
     try:
         docs, origin = load_docs(task, task.shots_from, data)
-        pool = [to_item(task, doc, number, origin) for number, doc in enumerate(docs, start=1)]
+        pool = to_items(task, docs, origin)
     except TuneloopError:
         if task.by_category:
             raise
@@ -171,7 +171,3 @@ def _drawn(task: Task, shots: Shots, pool: list[Item]) -> list[Item]:
 
 def _text(task: Task, shots: list[Item]) -> str:
     return "".join(f"{p.prompt} {p.options[p.gold[0]]}\n\n" for p in shots)
-
-
-def prompt_hash(prompt: str) -> str:
-    return sha256_text(prompt)[:16]

@@ -1,4 +1,4 @@
-"""Documents of a task: from a file, a folder of files, a function, or the hub."""
+"""Documents of a task, from a file, a folder of files, a function, or the hub, and the rows that they become."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from tuneloop.console import say
 from tuneloop.errors import DataError, PrerequisiteError, TuneloopError
-from tuneloop.tasks.base import Doc, Source, Task
+from tuneloop.tasks.base import Doc, Item, Source, Task
 
 SUFFIXES = (".jsonl.gz", ".jsonl")
 
@@ -37,7 +38,7 @@ def load_docs(task: Task, split: str, data: str | None = None) -> tuple[list[Doc
 def _called(task: Task, split: str) -> list[Doc]:
     assert not isinstance(task.rows, Source)
     try:
-        found: Sequence[Doc] = task.rows(split)
+        found: list[Doc] = list(task.rows(split))
     except TuneloopError:
         raise
     except Exception as error:  # the user's own code: any error is theirs to see, without our traceback
@@ -47,7 +48,7 @@ def _called(task: Task, split: str) -> list[Doc]:
         ) from error  # fmt: skip
     if not found:
         raise DataError(370, f"no '{split}' rows of {task.name}", where="the task's file", expected="rows('...')")
-    return list(found)
+    return found
 
 
 def _local(source: Source, split: str, root: str) -> Path | None:
@@ -63,15 +64,18 @@ def read_docs(path: Path | str) -> list[Doc]:
     """Rows of a JSON Lines file (also .gz); a broken line is an error that names it."""
     docs = []
     path = Path(path)
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8") as file:
+        with _opened(path) as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     docs.append(_parsed(line, f"{path}:{number}"))
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise DataError(371, f"cannot read the file: {error}", where=str(path), expected="UTF-8 JSON Lines") from error
     return docs
+
+
+def _opened(path: Path) -> IO[str]:
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
 
 
 def _parsed(line: str, where: str) -> Doc:
@@ -98,3 +102,45 @@ def _hub(task: Task, source: Source, split: str) -> tuple[list[Doc], str]:
             + " or ".join(f"{name}.jsonl.gz" for name in source.files.get(split, ())),
         ) from error  # fmt: skip
     return [dict(doc) for doc in table], f"{name}/{config or ''}"
+
+
+def to_items(task: Task, docs: Sequence[Doc], origin: str) -> list[Item]:
+    """The row of every document. DataError 372 or 373 names the file and line of one that does not fit."""
+    return [_item(task, doc, number, origin) for number, doc in enumerate(docs)]
+
+
+def _item(task: Task, doc: Doc, number: int, origin: str) -> Item:
+    try:
+        found = task.item(doc)
+    except Exception as error:  # a task may be a user's own code
+        what = f"no field {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        raise DataError(
+            372, f"this row does not fit {task.name}: {what}", where=_where(origin, number),
+            expected="the fields of the hub's copy, or of the cleaned copy",
+        ) from error  # fmt: skip
+    if not isinstance(found, Item) or not _typed(found):
+        what = "an Item of other types" if isinstance(found, Item) else f"a {type(found).__name__}"
+        raise DataError(
+            372, f"this row does not fit {task.name}: item() returned {what}", where=_where(origin, number),
+            expected="a tuneloop.tasks.Item: prompt a text, options a list of texts, gold a list of their indices",
+        )  # fmt: skip
+    found.id = found.id or f"{number}"
+    found.question = found.question or found.prompt
+    if not found.options or not found.gold or not 0 <= min(found.gold) <= max(found.gold) < len(found.options):
+        raise DataError(373, "a row without options or without a right one", where=_where(origin, number))
+    return found
+
+
+def _typed(item: Item) -> bool:
+    lists = isinstance(item.options, list) and isinstance(item.gold, list) and isinstance(item.prompt, str)
+    return lists and all(isinstance(o, str) for o in item.options) and all(isinstance(g, int) for g in item.gold)
+
+
+def _where(origin: str, number: int) -> str:
+    """File and line of document `number` (from 0), blank lines counted; its number where there is no file."""
+    path = Path(origin)
+    if not path.is_file():
+        return f"{origin}, row {number + 1}"
+    with _opened(path) as file:
+        full = [at for at, line in enumerate(file, start=1) if line.strip()]
+    return f"{origin}:{full[number]}"

@@ -10,7 +10,7 @@ from tuneloop.tasks.base import Task
 
 
 def load_file(path: str) -> Task:
-    """The task that `path` defines; `path.py#name` picks one of several. UsageError 127 when the file breaks."""
+    """The task that `path` defines; `path.py#name` picks one of several. UsageError 128 when the file breaks."""
     file, _, name = path.partition("#")
     where = Path(file)
     if not where.is_file():
@@ -32,7 +32,7 @@ def _tasks(path: Path) -> list[Task]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code: any error is theirs to see, with its line
+    except (Exception, SystemExit) as error:  # the user's own code: any error is theirs to see, with its line
         raise UsageError(
             128, f"the task file breaks: {type(error).__name__}: {error}", where=f"{path}:{_line(error, path)}",
             cure="run it with python to see more",
