@@ -88,6 +88,9 @@ def test_finished_tasks_are_not_scored_again(
 def test_nothing_to_score_is_a_coded_error(model: str, tmp_path: Path) -> None:
     with pytest.raises(TuneloopError, match="125"):
         evaluate(EvalConfig(), ModelConfig(name=model), tmp_path / "scores")
+    for wrong in (tmp_path, tmp_path / "none"):  # any other folder is not even hashed
+        with pytest.raises(TuneloopError, match="115"):
+            evaluate(EvalConfig(), ModelConfig(name=model), tmp_path / "scores", data=wrong)
 
 
 def test_draws_of_shots_are_told_apart_from_sampling(model: str, data: Path, arc: Path, tmp_path: Path) -> None:
@@ -204,6 +207,9 @@ def test_rows_of_a_benchmark_say_what_an_answer_took(model: str, arc: Path, tmp_
     assert (long["truncated"], short["truncated"]) == (True, False)
     assert long["prompt_tokens"] == 256 - 4 and short["prompt_tokens"] == len("short")
     assert [r["score_half"] for r in rows[6:]] == [r["correct"] for r in rows[6:]] == [0.5, 0.5]
+    (tmp_path / "own.py").write_text(WRITTEN.replace('"short"', '"other"'))
+    with pytest.raises(TuneloopError, match="113"):  # another task file is another run
+        evaluate(config, ModelConfig(name=model), tmp_path / "scores")
     assert "1 of 2 rows lost the beginning" in "\n".join(read_json(out / "scores.json")["warnings"])
 
 

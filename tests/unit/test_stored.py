@@ -114,7 +114,7 @@ def test_a_server_is_scored_and_one_that_dies_resumes(
     assert server.asked == ROWS - 17
     scores = {s["metric"]: s for s in read_json(out / "scores.json")["scores"]}
     assert scores["numeric"]["value"] == pytest.approx(16 / 24) and scores["numeric"]["n"] == ROWS
-    assert scores["regex:\\d"]["value"] == 1.0
+    assert scores["regex:\\d"]["value"] == 1.0 and scores["numeric"]["seconds"] is None  # half of it was another day's
     assert "version:" in scores["bleu"]["note"]
     rows = read_table(out / "rows.parquet").to_pylist()
     assert [r["correct"] for r in rows] == [r["score_numeric"] for r in rows]
@@ -128,6 +128,11 @@ def test_a_row_that_the_server_refuses_is_counted_as_empty(
     rows = rows_of(evaluate(CONFIG, model(server), tmp_path / "scores", data=data))
     assert [r["text_pred"] for r in rows if "empty" in r["flags"]] == [""]  # type: ignore[operator]
     assert len(rows) == ROWS and "refused 1 of 24" in capsys.readouterr().err
+
+
+def test_a_server_is_not_asked_for_what_only_a_model_here_gives(server: Server, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TuneloopError, match="154"):
+        evaluate(EvalConfig(metrics=["perplexity"]), model(server), tmp_path / "scores", data=data)
 
 
 def test_a_server_that_never_answers_is_no_partial_result(

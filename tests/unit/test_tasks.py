@@ -74,6 +74,7 @@ def test_shots_that_train_rows_cannot_give_come_from_outside_the_scored_set() ->
     built = build_items(numbers(30), 12, limit=10)
     assert [i.prompt.rpartition("\n\n")[2] for i in built.items] == [f"test{i}?" for i in range(10)]
     assert "3 of 12 shots are rows of the split 'test' outside the scored set" in built.notes[0]
+    assert len(build_items(numbers(30), 12, limit=2).items) == 2  # fewer rows than the shots that are missing
     whole = build_items(numbers(30), 12)
     assert len(whole.items) == 27  # the three that became shots are not scored
     for item in whole.items:
@@ -114,12 +115,14 @@ def test_a_task_of_ones_own(tmp_path: Path) -> None:
     ("1 / 0", 1), ("x = 1\nTASK = x.y", 2), ("def f(:", 1), ("a = 1", 0), ("import sys\nsys.exit(3)", 2),
     ("from tuneloop.tasks import Task\nTASK = Task('t', '1', print, print, metric='f1')", 2),
 ])  # fmt: skip
-def test_a_task_file_that_breaks_is_a_coded_error(tmp_path: Path, text: str, line: int) -> None:
-    path = tmp_path / "broken.py"
-    path.write_text(text)
+def test_a_task_file_that_breaks_is_a_coded_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, line: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.py").write_text(text)
     with pytest.raises(UsageError, match="TL-128") as caught:
-        find(str(path))
-    assert caught.value.where == (f"{path}:{line}" if line else str(path))
+        find("broken.py")
+    assert caught.value.where == (f"broken.py:{line}" if line else "broken.py")
 
 
 def test_a_row_function_that_breaks_is_a_coded_error() -> None:

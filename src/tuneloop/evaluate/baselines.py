@@ -8,13 +8,16 @@ from pathlib import Path
 
 from tuneloop.evaluate.split import drawn
 from tuneloop.records import Example, read_examples
+from tuneloop.text import in_half
 
 
 @cache
-def label_baselines(data: str, limit: int | None, seed: int) -> dict[str, float]:
-    """Majority label, and TF-IDF with logistic regression, both from the train split, on the test rows of that draw."""
+def label_baselines(data: str, limit: int | None, seed: int, half: str) -> dict[str, float]:
+    """Majority label, and TF-IDF with logistic regression, both from the train split, on the test rows of that draw and
+    half."""
     train = [e for e in read_examples(Path(data), "train") if e.kind == "classification"]
-    test = [e for e in drawn(read_examples(Path(data), "test"), limit, seed) if e.kind == "classification"]
+    rows = [e for e in drawn(read_examples(Path(data), "test"), limit, seed) if in_half(e.group or e.id, half)]
+    test = [e for e in rows if e.kind == "classification"]
     labels = [str(e.label) for e in train]
     gold = [str(e.label) for e in test]
     if not labels or not gold:

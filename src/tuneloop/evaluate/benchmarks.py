@@ -159,7 +159,7 @@ def _written(
     if isinstance(scorer, Served):
         texts = scorer.write(prompts, max_new_tokens=task.max_new_tokens, stop=task.stop)
     else:
-        ids = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
+        ids = [list(tokenizer(prompt, verbose=False)["input_ids"]) for prompt in prompts]
         texts = generate(scorer.model, tokenizer, ids, max_new_tokens=task.max_new_tokens, stop=task.stop)
         room = prompt_room(scorer.model, tokenizer, task.max_new_tokens)
         asked = [{"prompt_tokens": min(len(i), room), "truncated": len(i) > room} for i in ids]

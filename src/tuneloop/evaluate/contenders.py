@@ -11,6 +11,7 @@ from tuneloop.errors import UsageError
 from tuneloop.evaluate.prompting import Prompting
 from tuneloop.evaluate.run import Loaded
 from tuneloop.evaluate.search import best_tune, instruction_for, search
+from tuneloop.evaluate.split import check_folder
 from tuneloop.store import read_json
 
 PROMPTS = (
@@ -48,6 +49,8 @@ def resolve(
     kinds = list(dict.fromkeys(compare.contenders)) or _all(data, tunes, bool(model.base_url))
     if "prompt_search" in kinds and model.base_url:
         raise _missing("prompt_search", "a model in this process", "leave it out, or give a model folder")
+    if data is not None:
+        check_folder(data)
     needs_data = [k for k in kinds if k not in ("base", "few_shot", "tune")]
     if needs_data and data is None:
         raise _missing(needs_data[0], "a data folder", "give --data")

@@ -32,7 +32,8 @@ def run_labels(split: Split, scorer: Scorer) -> Part:
     _rows(split, scorer, part, task, split.labelled, [labels] * len(gold), gold)
     for row, e in zip(part.rows, split.labelled, strict=True):
         row |= {"correct_norm": None, "text_gold": e.label}
-    baselines = label_baselines(str(split.data), split.config.limit, split.config.seed) if split.which == "test" else {}
+    draw = (split.config.limit, split.config.seed, split.config.half)
+    baselines = label_baselines(str(split.data), *draw) if split.which == "test" else {}
     known = {"chance": 1 / len(labels), "baselines": baselines, "shots": split.prompting.shots}
     groups = [r["group"] for r in part.rows]
     part.scores.append(share_score(task, "accuracy", [r["correct"] for r in part.rows], groups=groups, **known))

@@ -14,17 +14,18 @@ from tuneloop.config import EvalConfig, JudgeSpec, ModelConfig, TaskSpec
 from tuneloop.errors import UsageError
 from tuneloop.evaluate.benchmarks import expand, run_task
 from tuneloop.evaluate.endpoint import endpoint_writer
+from tuneloop.evaluate.harness import PREFIX
 from tuneloop.evaluate.options import run_chosen, run_labels
 from tuneloop.evaluate.perplexity import run_perplexity
 from tuneloop.evaluate.prompting import Prompting
 from tuneloop.evaluate.rows import Part, write_part
 from tuneloop.evaluate.seeds import over_seeds
-from tuneloop.evaluate.split import Split
+from tuneloop.evaluate.split import Split, check_folder
 from tuneloop.evaluate.written import DEFAULT, Judge, Writer, local_writer, run_written
 from tuneloop.judge import CRITERIA, Criterion
 from tuneloop.lm import Http, Local
 from tuneloop.lm.kept import Kept
-from tuneloop.metrics import text_metric
+from tuneloop.metrics import BY_KIND, text_metric
 from tuneloop.models import context_length, load_model, load_tokenizer, locate
 from tuneloop.prompts import apply_template
 from tuneloop.scoring import Scorer, Served
@@ -32,8 +33,6 @@ from tuneloop.store import open_run, read_json, write_json
 from tuneloop.tasks import Source, find
 
 Work = tuple[str, Callable[[], Part]]
-# Metrics that are no function of one written answer.
-BY_KIND = {"accuracy", "macro_f1", "perplexity"}
 
 
 @dataclass(slots=True)
@@ -70,12 +69,16 @@ def evaluate(
             text_metric(name)
     if not config.tasks and not (data and config.test_split):
         raise UsageError(125, "nothing to score", where="eval.tasks", cure="name a task, or give a data folder")
+    if data:
+        check_folder(data)
     target = str(model.adapter or model.name)
     settings = {**config.model_dump(), "model": model.model_dump(), "contender": contender}
     settings |= {"prompting": asdict(prompting), "benchmarks": benchmarks}
+    settings["versions"] = {spec.task: find(spec.task).version for spec in config.tasks if not _foreign(spec)}
     inputs = {"model": model_input(model)}
     inputs |= {"data": data} if data else {}
-    inputs |= {f"task:{i}": where for i, spec in enumerate(config.tasks) if (where := _task_data(spec))}
+    for i, spec in enumerate(config.tasks):
+        inputs |= {f"task:{i}{name}": where for name, where in _task_inputs(spec).items()}
     with open_run(out, stage="eval", config=settings, inputs=inputs, schema=3, overwrite=overwrite) as run:
         if run.state == "done":
             return run.path
@@ -95,17 +98,25 @@ def model_input(model: ModelConfig) -> str | Path:
     return f"{model.base_url} {target}" if model.base_url else Path(locate(target))
 
 
-def _task_data(spec: TaskSpec) -> Path | None:
-    """The local files of a task, so that other rows are another run."""
-    if spec.data:
-        return Path(spec.data)
+def _foreign(spec: TaskSpec) -> bool:
+    return spec.task.startswith(PREFIX)
+
+
+def _task_inputs(spec: TaskSpec) -> dict[str, Path]:
+    """The local files of a task, its own and its rows', so that others are another run."""
+    found: dict[str, Path] = {}
+    file = Path(spec.task.removeprefix(PREFIX).partition("#")[0])
+    if file.suffix in (".py", ".yaml", ".yml") and file.is_file():
+        found[":file"] = file
     root = os.environ.get("TUNELOOP_DATA")
-    rows = None if spec.task.startswith("lm-eval:") else find(spec.task).rows
-    if not root or not isinstance(rows, Source):
-        return None
-    # Tasks keep their files in one folder below the root.
-    folders = {Path(root) / Path(name).parent for names in rows.files.values() for name in names}
-    return next((folder for folder in sorted(folders) if folder.is_dir()), None)
+    rows = None if _foreign(spec) else find(spec.task).rows
+    if spec.data:
+        found[""] = Path(spec.data)
+    elif root and isinstance(rows, Source):
+        # Tasks keep their files in one folder below the root.
+        folders = {Path(root) / Path(name).parent for names in rows.files.values() for name in names}
+        found |= dict([("", folder) for folder in sorted(folders) if folder.is_dir()][:1])
+    return found
 
 
 def load_into(loaded: Loaded, model: ModelConfig) -> Loaded:
@@ -126,6 +137,7 @@ def _parts(
     config: EvalConfig, model: ModelConfig, kept: Path, data: Path | None, prompting: Prompting, loaded: Loaded
 ) -> list[Part]:
     work: list[Work] = []
+    whole = not any(kept.glob("*.jsonl"))  # else a server gave some answers to an earlier start, and took its time then
     judge = judge_from(config.judge if "judge" in config.metrics else None, kept)
     if model.base_url:
         for spec in config.tasks:
@@ -133,7 +145,7 @@ def _parts(
         if data is not None and config.test_split:
             split = Split(data, config, None, prompting, room=0)
             write = endpoint_writer(split, endpoint(model), kept / "answers.jsonl")
-            work += written_work(split, write, judge)
+            work += _some(written_work(split, write, judge))
     else:
         load_into(loaded, model)
         room = config.max_length or context_length(loaded.model, loaded.tokenizer)
@@ -142,7 +154,7 @@ def _parts(
             work.append((spec.name or spec.task, _task(spec, config, scorer, loaded.tokenizer, prompting.shots)))
         if data is not None and config.test_split:
             work += _split_jobs(config, model, scorer, data, prompting, loaded, judge)
-    return [_once(kept / f"{number:03d}.json", job) for number, (_, job) in enumerate(work)]
+    return [_once(kept / f"{number:03d}.json", job, timed=whole) for number, (_, job) in enumerate(work)]
 
 
 def _split_jobs(
@@ -196,10 +208,15 @@ def split_work(split: Split, model: ModelConfig, scorer: Scorer, write: Writer, 
     work += written_work(split, write, judge)
     if split.rows and (not names or "perplexity" in names):
         work.append((f"{split.which}:perplexity", lambda: run_perplexity(split, scorer)))
+    return _some(work)
+
+
+def _some(work: list[Work]) -> list[Work]:
     if not work:
         raise UsageError(
             154, "no row of the split can be scored so", where="eval.metrics",
-            expected="accuracy for labels or options, text metrics for answers, perplexity for any row",
+            expected="accuracy for labels or options, perplexity for any row (both by a model in this process), "
+            "text metrics for answers",
         )  # fmt: skip
     return work
 
@@ -220,14 +237,15 @@ def written_work(split: Split, write: Writer, judge: Judge | None) -> list[Work]
     return work
 
 
-def _once(path: Path, job: Callable[[], Part]) -> Part:
+def _once(path: Path, job: Callable[[], Part], *, timed: bool) -> Part:
     """The part that a run before left, else the job's, with the seconds it took; kept until all are there."""
     if path.is_file():
         return Part(**read_json(path))
     started = time.monotonic()
     part = job()
+    seconds = round(time.monotonic() - started, 3)
     for entry in part.scores:
-        entry["seconds"] = round(time.monotonic() - started, 3)
+        entry["seconds"] = seconds if timed else None
     write_json(path, asdict(part))
     return part
 

@@ -14,10 +14,11 @@ from tuneloop.config import CompareConfig, EvalConfig, ModelConfig
 from tuneloop.console import say
 from tuneloop.errors import UsageError
 from tuneloop.evaluate.prompting import Prompting, answer_of, question_of
-from tuneloop.evaluate.run import BY_KIND, Loaded, load_into, model_input, split_work
+from tuneloop.evaluate.run import Loaded, load_into, model_input, split_work
 from tuneloop.evaluate.split import Split, drawn
 from tuneloop.evaluate.written import local_writer
 from tuneloop.lm import generate
+from tuneloop.metrics import BY_KIND
 from tuneloop.models import context_length
 from tuneloop.records import Example, read_examples
 from tuneloop.scoring import Scorer

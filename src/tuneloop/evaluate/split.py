@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.config import EvalConfig
+from tuneloop.errors import UsageError
 from tuneloop.evaluate.prompting import Prompter, Prompting, answer_of, prompt_ids, question_of
 from tuneloop.evaluate.rows import Part, Row
 from tuneloop.records import Example, read_examples
@@ -22,6 +23,15 @@ def drawn(rows: list[Example], limit: int | None, seed: int) -> list[Example]:
         return rows
     kept = sorted(range(len(rows)), key=lambda i: share(f"{rows[i].id} {i}", seed))[:limit]
     return [rows[i] for i in sorted(kept)]
+
+
+def check_folder(data: Path) -> None:
+    """UsageError 115 unless `data` is a data folder; before anything is hashed, which takes long for a wrong one."""
+    if not any((data / split).is_dir() for split in ("train", "valid", "test")):
+        raise UsageError(
+            115, "not a 'data' folder", where=str(data), expected="train, valid or test rows",
+            cure="give a folder that `tuneloop data` wrote",
+        )  # fmt: skip
 
 
 class Split:

@@ -14,9 +14,10 @@ from tuneloop.metrics.options import (
     trivial,
     true_mass,
 )
-from tuneloop.metrics.text import TEXT_METRICS, Corpus, TextMetric, corpus, final_number, text_metric
+from tuneloop.metrics.text import BY_KIND, TEXT_METRICS, Corpus, TextMetric, corpus, final_number, text_metric
 
 __all__ = [
+    "BY_KIND",
     "TEXT_METRICS",
     "TIE",
     "Corpus",

@@ -15,6 +15,8 @@ from tuneloop.errors import UsageError, nearest
 from tuneloop.text import normalise, words
 
 TextMetric = Callable[[str, str], float]
+# Metrics that are no function of one written answer.
+BY_KIND = ("accuracy", "macro_f1", "perplexity")
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
 LATIN = re.compile(r"[a-z0-9]+")
 # What a user's pattern may cost: characters of the answer that are looked at, seconds a row.
@@ -139,9 +141,8 @@ def text_metric(name: str) -> TextMetric:
     if kind == "regex" and mark:
         return matches(pattern)
     if name not in TEXT_METRICS:
-        raise UsageError(
-            150, f"unknown metric '{name}'", where="eval.metrics", cure=nearest(name, [*TEXT_METRICS, "regex:PATTERN"])
-        )
+        every = [*BY_KIND, *TEXT_METRICS, "judge", "regex:PATTERN"]
+        raise UsageError(150, f"unknown metric '{name}'", where="eval.metrics", cure=nearest(name, every))
     return TEXT_METRICS[name]
 
 

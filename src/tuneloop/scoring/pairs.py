@@ -85,8 +85,9 @@ def prefix_token(tokenizer: Any) -> int:
 def encode_texts(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     """Ids with the tokenizer's own special tokens, unless a text already begins with the start token."""
     first = tokenizer.decode(prefix_token(tokenizer)) if tokenizer.bos_token_id is not None else ""
+    # Not verbose: what is longer than the context is cut and counted later.
     marked = [i for i, text in enumerate(texts) if first and text.startswith(first)]
-    found: list[list[int]] = [list(ids) for ids in tokenizer(texts)["input_ids"]] if texts else []
+    found: list[list[int]] = [list(i) for i in tokenizer(texts, verbose=False)["input_ids"]] if texts else []
     for i in marked:
         found[i] = list(tokenizer.encode(texts[i], add_special_tokens=False))
     return found

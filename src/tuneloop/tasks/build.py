@@ -118,17 +118,17 @@ def _pool(
     if missing <= 0 or task.by_category:
         return pool, chosen
     inside = set(chosen)
-    spare = [i for i in range(len(every)) if i not in inside][-missing:]
-    if len(spare) < missing and not shots.lend:
+    lent = [i for i in range(len(every)) if i not in inside][-missing:]
+    where, own = "outside the scored set", missing - len(lent)
+    if own and not shots.lend:
         notes.append(f"{task.name}: {len(pool)} rows to take {count} shots from, scored without shots")
         return [], chosen
-    lent = spare or chosen[-missing:]
-    if len(lent) < missing or len(chosen) <= missing:
+    if own:
+        lent, chosen, where = [*lent, *chosen[-own:]], chosen[:-own], "taken out of the scored set"
+    if len(lent) < missing or not chosen:
         raise DataError(374, f"{task.name}: {count} shots asked, {len(pool)} rows to take them from", where=origin)
-    where = "outside the scored set" if spare else "taken out of the scored set"
     notes.append(f"{task.name}: {missing} of {count} shots are rows of the split '{task.scored}' {where}")
-    gone = set(lent)
-    return [*pool, *(_copy(every[i]) for i in lent)], [i for i in chosen if i not in gone]
+    return [*pool, *(_copy(every[i]) for i in lent)], chosen
 
 
 def _copy(item: Item) -> Item:

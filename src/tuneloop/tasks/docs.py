@@ -116,7 +116,8 @@ def _item(task: Task, doc: Doc, number: int, origin: str) -> Item:
         what = f"no field {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         raise DataError(
             372, f"this row does not fit {task.name}: {what}", where=_where(origin, number),
-            expected="the fields of the hub's copy, or of the cleaned copy",
+            expected="the fields of the hub's copy, or of the cleaned copy" if isinstance(task.rows, Source)
+            else "rows that the task's item() takes",
         ) from error  # fmt: skip
     if not isinstance(found, Item) or not _typed(found):
         what = "an Item of other types" if isinstance(found, Item) else f"a {type(found).__name__}"

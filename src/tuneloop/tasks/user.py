@@ -51,7 +51,7 @@ def _line(error: BaseException, path: Path) -> int:
     """The last line of the user's file that the error passed through."""
     line, trace = getattr(error, "lineno", None) or 1, error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
+        if Path(trace.tb_frame.f_code.co_filename) == path.absolute():
             line = trace.tb_lineno
         trace = trace.tb_next
     return int(line)
