@@ -276,8 +276,8 @@ def open_run(
 ) -> Iterator[Run]:
     """Opens `out` for one stage, with its lock held inside the block.
 
-    `own` names what may stand in `out` before the run and outlives `overwrite`: inner runs, which have keys of their
-    own, and ledgers.
+    `own` names what may stand in `out` before the run and outlives another one: inner runs and parts, which have keys
+    of their own, and ledgers.
     """
     out = Path(out)
     hashes = {name: input_hash(value) for name, value in inputs.items()}
@@ -326,8 +326,9 @@ def _state(out: Path, key: str, stage: str, overwrite: bool, own: Collection[str
             )
         return "new"
     header = read_json(header_path)
-    if header.get("key") != key and all(p.name == "run.json" or p.name.startswith(".") for p in out.iterdir()):
-        return "new"  # a start that failed before it wrote anything
+    others = [p for p in out.iterdir() if p.name != "run.json" and p.name not in own and not p.name.startswith(".")]
+    if header.get("key") != key and not others:
+        return "new"  # a start that failed before it wrote anything that could be lost
     if header.get("key") == key:
         return "done" if (out / "manifest.json").is_file() else "resume"
     if not overwrite:

@@ -85,6 +85,31 @@ def test_finished_tasks_are_not_scored_again(
     assert asked == ["arc_easy", "one", "one"]
 
 
+def test_a_mended_task_file_costs_that_task_alone(
+    model: str, arc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tuneloop.evaluate.run as module
+
+    own = tmp_path / "own.py"
+    own.write_text(WRITTEN.replace('("half", 0.5)', '("half", "much")'))
+    asked: list[str] = []
+    real = module.run_task
+
+    def counting(spec, *rest):  # type: ignore[no-untyped-def]
+        asked.append(Path(spec.task).stem)
+        return real(spec, *rest)
+
+    monkeypatch.setattr(module, "run_task", counting)
+    config = EvalConfig.model_validate({"tasks": [{"task": "arc_easy", "data": str(arc)}, str(own)]})
+    with pytest.raises(TuneloopError, match="397"):
+        evaluate(config, ModelConfig(name=model), tmp_path / "scores")
+    own.write_text(WRITTEN)
+    out = evaluate(config, ModelConfig(name=model), tmp_path / "scores")
+    assert asked == ["arc_easy", "own", "own"]
+    assert [s["task"] for s in read_json(out / "scores.json")["scores"]][:2] == ["arc_easy", "arc_easy"]
+    assert not (out / "partial").exists()
+
+
 def test_nothing_to_score_is_a_coded_error(model: str, tmp_path: Path) -> None:
     with pytest.raises(TuneloopError, match="125"):
         evaluate(EvalConfig(), ModelConfig(name=model), tmp_path / "scores")

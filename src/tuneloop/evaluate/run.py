@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tuneloop.config import EvalConfig, JudgeSpec, ModelConfig, TaskSpec
+from tuneloop.config import EvalConfig, ModelConfig, TaskSpec
 from tuneloop.errors import UsageError
 from tuneloop.evaluate.benchmarks import expand, run_task
 from tuneloop.evaluate.endpoint import endpoint_writer
@@ -20,16 +20,14 @@ from tuneloop.evaluate.perplexity import run_perplexity
 from tuneloop.evaluate.prompting import Prompting
 from tuneloop.evaluate.rows import Part, write_part
 from tuneloop.evaluate.seeds import over_seeds
+from tuneloop.evaluate.servers import endpoint, journal, judge_from, served
 from tuneloop.evaluate.split import Split, check_folder
 from tuneloop.evaluate.written import DEFAULT, Judge, Writer, local_writer, run_written
-from tuneloop.judge import CRITERIA, Criterion
-from tuneloop.lm import Http, Local
-from tuneloop.lm.kept import Kept
 from tuneloop.metrics import BY_KIND, text_metric
 from tuneloop.models import context_length, load_model, load_tokenizer, locate
 from tuneloop.prompts import apply_template
 from tuneloop.scoring import Scorer, Served
-from tuneloop.store import open_run, read_json, write_json
+from tuneloop.store import open_run, read_json, run_key, write_json
 from tuneloop.tasks import Source, find
 
 Work = tuple[str, Callable[[], Part]]
@@ -59,7 +57,8 @@ def evaluate(
     """Scores `model` into the scores folder `out`: scores.json, rows.parquet, prompts.parquet.
 
     `prompting` words the rows of the test split, and gives its number of shots to tasks that name none; without
-    `benchmarks` the tasks are left out. A task that was finished before a kill is not scored again. Raises UsageError
+    `benchmarks` the tasks are left out. A task that was finished before a kill, or before the file of another task was
+    mended, is not scored again. Raises UsageError
     125 when there is nothing to score, 150-151 for a metric that is none.
     """
     prompting = prompting or Prompting()
@@ -79,12 +78,17 @@ def evaluate(
     inputs |= {"data": data} if data else {}
     for i, spec in enumerate(config.tasks):
         inputs |= {f"task:{i}{name}": where for name, where in _task_inputs(spec).items()}
-    with open_run(out, stage="eval", config=settings, inputs=inputs, schema=3, overwrite=overwrite) as run:
+    known: dict[str, Any] = {"stage": "eval", "config": settings, "inputs": inputs, "schema": 3}
+    with open_run(out, **known, overwrite=overwrite, own={"partial"}) as run:
         if run.state == "done":
             return run.path
         kept = run.path / "partial"
         kept.mkdir(exist_ok=True)
-        parts = _parts(config, model, kept, data, prompting, loaded or Loaded())
+        work = _work(config, model, kept, data, prompting, loaded or Loaded())
+        # A server that gave some answers to an earlier start took its time then.
+        timed = not any(kept.glob("*.jsonl"))
+        files = [kept / f"{_part_key(run.header, place)}.json" for place in range(len(work))]
+        parts = [_once(path, job, timed=timed) for path, (_, job) in zip(files, work, strict=True)]
         head = {"contender": contender, "model": target, "few_shot": prompting.shots, "prompting": asdict(prompting)}
         write_part(run.path, parts, head)
         shutil.rmtree(kept)
@@ -133,18 +137,33 @@ def load_into(loaded: Loaded, model: ModelConfig) -> Loaded:
     return loaded
 
 
-def _parts(
+def _part_key(header: dict[str, Any], place: int) -> str:
+    """What names the part at `place` among all: its own task, and everything else that its scores depend on."""
+    config = {name: value for name, value in header["config"].items() if name not in ("tasks", "versions")}
+    hashes = {name: entry["sha256"] for name, entry in header["inputs"].items()}
+    inputs, tasks = {"model": hashes["model"]}, header["config"]["tasks"]
+    if place < len(tasks):
+        spec, own = tasks[place], f"task:{place}"
+        config |= {"task": spec, "version": header["config"]["versions"].get(spec["task"])}
+        inputs |= {n.removeprefix(own): v for n, v in hashes.items() if n == own or n.startswith(f"{own}:")}
+    else:
+        config["part"] = place - len(tasks)
+        inputs["data"] = hashes["data"]
+    return run_key("part", 1, config, inputs)[:16]
+
+
+def _work(
     config: EvalConfig, model: ModelConfig, kept: Path, data: Path | None, prompting: Prompting, loaded: Loaded
-) -> list[Part]:
+) -> list[Work]:
+    """Name and job of every part: the tasks in order, then what the test split asks for."""
     work: list[Work] = []
-    whole = not any(kept.glob("*.jsonl"))  # else a server gave some answers to an earlier start, and took its time then
     judge = judge_from(config.judge if "judge" in config.metrics else None, kept)
     if model.base_url:
         for spec in config.tasks:
             work.append((spec.name or spec.task, _task(spec, config, served(model, kept), None, prompting.shots)))
         if data is not None and config.test_split:
             split = Split(data, config, None, prompting, room=0)
-            write = endpoint_writer(split, endpoint(model), kept / "answers.jsonl")
+            write = endpoint_writer(split, endpoint(model), journal(kept, "answers", model.name, model.base_url))
             work += _some(written_work(split, write, judge))
     else:
         load_into(loaded, model)
@@ -154,7 +173,7 @@ def _parts(
             work.append((spec.name or spec.task, _task(spec, config, scorer, loaded.tokenizer, prompting.shots)))
         if data is not None and config.test_split:
             work += _split_jobs(config, model, scorer, data, prompting, loaded, judge)
-    return [_once(kept / f"{number:03d}.json", job, timed=whole) for number, (_, job) in enumerate(work)]
+    return work
 
 
 def _split_jobs(
@@ -188,11 +207,6 @@ def _task(
         return run_task(spec, config.model_copy(update={"shots_seed": seed}), scorer, tokenizer, shots)
 
     return lambda: over_seeds(one, config.shot_seeds, config.shots_seed)
-
-
-def served(model: ModelConfig, kept: Path) -> Served:
-    """The server as a scorer of options; what it has answered stands in `kept`."""
-    return Served(model.name, str(model.base_url), kept / "scores.jsonl", _key(model))
 
 
 def split_work(split: Split, model: ModelConfig, scorer: Scorer, write: Writer, judge: Judge | None) -> list[Work]:
@@ -248,34 +262,3 @@ def _once(path: Path, job: Callable[[], Part], *, timed: bool) -> Part:
         entry["seconds"] = seconds if timed else None
     write_json(path, asdict(part))
     return part
-
-
-def endpoint(model: ModelConfig | JudgeSpec) -> Http:
-    """The server behind `base_url`."""
-    name = model.name if isinstance(model, ModelConfig) else model.model
-    return Http(name, base_url=str(model.base_url), api_key=_key(model))
-
-
-def _key(model: ModelConfig | JudgeSpec) -> str:
-    """The server's key, from the environment; it stands in no file."""
-    if not model.api_key_env:
-        return "none"
-    key = os.environ.get(model.api_key_env, "")
-    if not key:
-        raise UsageError(
-            155, f"the environment variable {model.api_key_env} is empty", where="api_key_env",
-            expected="the server's key", cure=f"export {model.api_key_env}=...",
-        )  # fmt: skip
-    return key
-
-
-def judge_from(spec: JudgeSpec | None, kept: Path) -> Judge | None:
-    """The judge of eval.judge: a server, whose answers are kept below `kept`, or a model that is loaded here."""
-    if spec is None:
-        return None
-    criteria = [Criterion(n, q) for n, q in spec.criteria.items()] if spec.criteria else CRITERIA
-    if spec.base_url:
-        return Kept(endpoint(spec), kept / "judge.jsonl"), criteria
-    tokenizer = load_tokenizer(spec.model)
-    apply_template(tokenizer, spec.template)
-    return Local(load_model(spec.model), tokenizer), criteria

@@ -15,7 +15,7 @@ from tuneloop.config import JudgeSpec
 from tuneloop.errors import DataError, UsageError
 from tuneloop.evaluate import paired
 from tuneloop.evaluate.rows import Part, share_score, write_part
-from tuneloop.evaluate.run import judge_from
+from tuneloop.evaluate.servers import judge_from
 from tuneloop.evaluate.written import grade
 from tuneloop.judge import Case, Preference, pairwise, win_share
 from tuneloop.metrics import text_metric
@@ -153,7 +153,9 @@ def judge_pairs(
         check_rows(task, after.rows[task], before.rows[task], scores, against)
     with open_run(out, stage="judge", config=settings, inputs=inputs, overwrite=overwrite) as run:
         if run.state != "done":
-            asked = judge_from(judge, run.path)
+            partial = run.path / "partial"
+            partial.mkdir(exist_ok=True)
+            asked = judge_from(judge, partial)
             assert asked is not None
             found, lines = [], []
             for task in shared:
@@ -163,7 +165,7 @@ def judge_pairs(
                 lines += [_preferred(task, key, one) for (key, _, _), one in zip(pairs, chosen, strict=True)]
             write_text(run.path / "pairs.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
             write_json(run.path / "judged.json", {"judge": judge.model, "tasks": found})
-            (run.path / "judge.jsonl").unlink(missing_ok=True)
+            shutil.rmtree(partial)
             run.finish(rows=len(lines))
     return run.path
 
