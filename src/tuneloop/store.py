@@ -44,17 +44,7 @@ KEYLESS = {
     "concurrency",
     "price",
 }
-PACKAGES = (
-    "tuneloop",
-    "torch",
-    "transformers",
-    "peft",
-    "tokenizers",
-    "datasets",
-    "pyarrow",
-    "numpy",
-    "scipy",
-)
+PACKAGES = ("tuneloop", "torch", "transformers", "peft", "tokenizers", "datasets", "pyarrow", "numpy", "scipy")  # fmt: skip
 
 
 def sha256_text(text: str) -> str:

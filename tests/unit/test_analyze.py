@@ -82,7 +82,7 @@ def test_chance_is_named(tmp_path: Path) -> None:
 def test_other_rows_are_refused(tmp_path: Path) -> None:
     base, tune = pair(tmp_path, [True] * 30, [True] * 30)
     rows = [option_row("quiz", str(i), gold=i % 4, logprobs=[0.0, -1.0]) for i in range(29)]
-    with pytest.raises(DataError, match="same rows"):
+    with pytest.raises(DataError, match="1 rows of task 'quiz' differ"):
         analyze(AnalyzeConfig(), write_scores(tmp_path / "fewer", rows), tmp_path / "a", against=base)
     with pytest.raises(UsageError, match="not a scores folder"):
         analyze(AnalyzeConfig(), tmp_path, tmp_path / "b", against=tune)

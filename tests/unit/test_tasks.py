@@ -168,7 +168,7 @@ def test_names_presets_and_parts() -> None:
     ]  # fmt: skip
     twice = expand([TaskSpec.model_validate(name) for name in ("mmlu:0", "arc_easy", "mmlu:5")])
     assert [s.name for s in twice] == ["mmlu:0", None, "mmlu:5"]
-    with pytest.raises(UsageError, match="TL-129 'arc_easy' is asked for twice"):
+    with pytest.raises(UsageError, match="TL-159 'arc_easy' is asked for twice"):
         expand([TaskSpec.model_validate("arc_easy")] * 2)
     assert len(find("mmlu_stem").only) == 19
     assert find("mmlu_astronomy").only == ("astronomy",)

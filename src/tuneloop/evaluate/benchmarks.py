@@ -25,7 +25,7 @@ QUICK_ROWS = 200  # a task; docs/evaluation.md says what that many can show
 def expand(specs: Sequence[TaskSpec]) -> list[TaskSpec]:
     """Presets replaced by their tasks; every name is looked up, so that a typing error ends here.
 
-    A task that is asked for under several numbers of shots is called by its name and shots. UsageError 129 where one
+    A task that is asked for under several numbers of shots is called by its name and shots. UsageError 159 where one
     name would still stand for two.
     """
     found: list[TaskSpec] = []
@@ -44,7 +44,7 @@ def expand(specs: Sequence[TaskSpec]) -> list[TaskSpec]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UsageError(
-            129, f"'{twice}' is asked for twice", where="eval.tasks", expected="a name for each",
+            159, f"'{twice}' is asked for twice", where="eval.tasks", expected="a name for each",
             cure="leave one out, or give it another `name`",
         )  # fmt: skip
     return found

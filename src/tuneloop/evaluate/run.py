@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from tuneloop.models import context_length, load_model, load_tokenizer, locate
 from tuneloop.prompts import apply_template
 from tuneloop.scoring import Scorer, Served
 from tuneloop.store import open_run, read_json, run_key, write_json
-from tuneloop.tasks import Source, find
+from tuneloop.tasks import find, local_data
 
 Work = tuple[str, Callable[[], Part]]
 
@@ -112,14 +111,9 @@ def _task_inputs(spec: TaskSpec) -> dict[str, Path]:
     file = Path(spec.task.removeprefix(PREFIX).partition("#")[0])
     if file.suffix in (".py", ".yaml", ".yml") and file.is_file():
         found[":file"] = file
-    root = os.environ.get("TUNELOOP_DATA")
-    rows = None if _foreign(spec) else find(spec.task).rows
-    if spec.data:
-        found[""] = Path(spec.data)
-    elif root and isinstance(rows, Source):
-        # Tasks keep their files in one folder below the root.
-        folders = {Path(root) / Path(name).parent for names in rows.files.values() for name in names}
-        found |= dict([("", folder) for folder in sorted(folders) if folder.is_dir()][:1])
+    where = local_data(spec)
+    if where is not None:
+        found[""] = where
     return found
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
+from tuneloop.config import TaskSpec
 from tuneloop.errors import UsageError, nearest
 from tuneloop.tasks import arc, hellaswag, mmlu, truthfulqa
 from tuneloop.tasks.base import Item, Source, Task
@@ -12,7 +15,8 @@ from tuneloop.tasks.docs import load_docs, read_docs
 from tuneloop.tasks.user import load_file
 
 __all__ = [
-    "PRESETS", "TASKS", "Built", "Item", "Shots", "Source", "Task", "build_items", "find", "load_docs", "read_docs",
+    "PRESETS", "TASKS", "Built", "Item", "Shots", "Source", "Task", "build_items", "find", "load_docs", "local_data",
+    "read_docs",
 ]  # fmt: skip
 
 TASKS: dict[str, Task] = {t.name: t for module in (arc, hellaswag, mmlu, truthfulqa) for t in module.TASKS}
@@ -34,3 +38,16 @@ def find(name: str) -> Task:
         if part != name and only:
             return replace(task, name=name, only=only, groups={})
     raise UsageError(120, f"unknown task '{name}'", where="eval.tasks", cure=nearest(name, [*TASKS, *PRESETS]))
+
+
+def local_data(spec: TaskSpec) -> Path | None:
+    """The folder on this machine that holds a task's rows; None where they come from the hub or a function."""
+    if spec.data:
+        return Path(spec.data)
+    root = os.environ.get("TUNELOOP_DATA")
+    rows = None if spec.task.startswith("lm-eval:") else find(spec.task).rows
+    if not root or not isinstance(rows, Source):
+        return None
+    # Tasks keep their files in one folder below the root.
+    folders = {Path(root) / Path(name).parent for names in rows.files.values() for name in names}
+    return next((folder for folder in sorted(folders) if folder.is_dir()), None)
