@@ -44,7 +44,7 @@ KEYLESS = {
     "concurrency",
     "price",
 }
-PACKAGES = ("tuneloop", "torch", "transformers", "peft", "tokenizers", "datasets", "pyarrow", "numpy", "scipy")  # fmt: skip
+PACKAGES = ("tuneloop", "torch", "transformers", "peft", "tokenizers", "datasets", "pyarrow", "numpy", "scipy")
 
 
 def sha256_text(text: str) -> str:
