@@ -21,7 +21,7 @@ SHAPES = {
     "135m": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9},
 }
 KEYS = {"15m": 6, "135m": 3}
-VOCABULARY = {"15m": 32000, "135m": 49152}
+VOCABULARY = {"15m": 49152, "135m": 49152}
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
 
 
@@ -34,11 +34,10 @@ def rows(shared: Path, count: int, shape: str) -> list[tuple[list[int], list[int
     tokenizer.no_truncation()
     texts = [pair for both in zip(_alpaca(shared), _gsm8k(shared), strict=False) for pair in both]
     found = []
-    top = VOCABULARY[shape]
     for prompt, answer in texts:
         asked = tokenizer.encode(prompt, add_special_tokens=False).ids
         said = [*tokenizer.encode(answer, add_special_tokens=False).ids, 0]
-        ids = [i % top for i in asked + said]  # the 15M shape has a smaller table
+        ids = asked + said
         if len(ids) <= 512:
             found.append((ids, [-100] * len(asked) + ids[len(asked) :]))
         if len(found) == count:
