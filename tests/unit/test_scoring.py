@@ -119,6 +119,18 @@ def test_runs_with_a_common_beginning_spare_the_most() -> None:
         assert sum(spared(shared[start : stop - 1], free) for start, stop, _ in runs) == best(shared, free)
 
 
+def test_options_of_a_later_request_are_not_computed_for_an_earlier_one(model: Any) -> None:
+    few = [Pair([1, 2, 3], [4, 5]), Pair([1, 2, 3], [6])]
+    many = [*few, Pair([1, 2, 3], [7, 8])]
+    scorer, alone = Scorer(model, max_length=32), Scorer(model, max_length=32)
+    scorer.score([many]), alone.score([many])
+    start, begun = scorer.computed, alone.computed
+    scorer.known.clear(), alone.known.clear()
+    both, one = scorer.score([few, many]), alone.score([many])
+    assert scorer.computed - start == alone.computed - begun
+    assert both[1] == one[0] and both[0] == one[0][:2]
+
+
 def test_an_option_is_computed_once_until_the_weights_change(model: Any) -> None:
     import copy
 

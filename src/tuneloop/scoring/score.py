@@ -68,9 +68,12 @@ class Scorer:
             self._settle(fitted)
         keys = [_keys(pairs) for pairs in fitted]
         trees: list[Tree] = []
-        for r, pairs in enumerate(fitted):
+        planned: set[bytes] = set()
+        # Of two requests with the same prompt, that with more options is likely to hold those of the other.
+        for r, pairs in sorted(enumerate(fitted), key=lambda one: -len(one[1])):
             first = {keys[r][o]: o for o in reversed(range(len(pairs)))}
-            new = sorted(o for key, o in first.items() if key not in self.known)
+            new = sorted(o for key, o in first.items() if key not in self.known and key not in planned)
+            planned.update(first)
             if new:
                 trees += (trees_of if self.tree else chains_of)(r, new, [pairs[o] for o in new])
         with progress(description, len(trees)) as bar:
