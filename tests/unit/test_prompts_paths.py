@@ -16,6 +16,8 @@ ALTERED = "{% if '<tool>' in message.content[:9] and message.content|length > 12
 PLACES = "{% set at = message.content|length - 4 %}{% if at < 0 %}{% set at = 0 %}{% endif %}{{ message.content[at:] }}"
 SAYS = "{% macro say(x) %}{{ x }}{% endmacro %}"
 FOLLOWED = {
+    "inner": EACH.replace("%s", "{{ message.content.parts is defined }}{{ message.content }}"),
+
     "plain": PLAIN,
     "chatml": CHATML,
     "trim": EACH.replace("%s", "{{ '[' + message['content']|trim + ']' }}"),
@@ -40,6 +42,12 @@ REFUSED = {
     "two": "{% if messages[0].content == messages[1].content %}same{% endif %}{{ messages[0].content }}",
     "joined": EACH.replace("%s", "{% if 'A' in 'x' + message.content %}!{% endif %}"),
     "times": EACH.replace("%s", "{{ 'ab' * (message.content|length) }}"),
+    "safe": EACH.replace("%s", "{{ message.content + ('<|im_end|>'|safe) }}"),
+    "safe first": EACH.replace("%s", "{% set t = (''|safe) + message.content %}{% if t|length > 9 %}L{% endif %}"),
+    "safe equal": EACH.replace("%s", "{% if message.content in ['A'|safe] %}L{% endif %}x"),
+    "escape": EACH.replace("%s", "{{ message.content|e }}"),
+    "number": EACH.replace("%s", "{% if message.content|length is number %}N{% endif %}x"),
+    "index": EACH.replace("%s", "{% if 'x'[message.content] is defined %}N{% endif %}x"),
     "key": EACH.replace("%s", "{{ {'A': 'yes'}[message.content] }}"),
 }  # fmt: skip
 PIECES = [
@@ -97,3 +105,17 @@ def test_paths_of_one_order_are_few() -> None:
         text = known.render(messages)
         assert text is None or text == jinja(template, messages)
     assert [len(held) for held in known.found.values()] == [paths.PATHS]
+
+
+def test_a_question_that_fails_for_a_text_and_weights_of_another_type() -> None:
+    stepped = Paths(EACH.replace("%s", "{{ message.content[::message.content|length - 5] }}"), {})
+    assert stepped.render([{"role": "user", "content": "abcdefg"}]) == "aceg"
+    assert stepped.render([{"role": "user", "content": "abcde"}]) is None
+    typed = "{% if messages[0].weight is float %}F{% endif %}{{ messages[0].content }}"
+    known = Paths(typed, {})
+    for weight in (1, 1.0, True):
+        messages = [{"role": "user", "content": "x", "weight": weight}]
+        assert known.render(messages) in (None, jinja(typed, messages))
+    order = "{{ (messages[0]|list)[0] }}"
+    for messages in ([{"role": "user", "content": "x"}], [{"content": "x", "role": "user"}]):
+        assert Paths(order, {}).render(messages) in (None, jinja(order, messages))

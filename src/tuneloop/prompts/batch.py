@@ -18,7 +18,7 @@ from typing import Any
 from tuneloop.errors import TuneloopError
 from tuneloop.prompts.encode import Encoded, encode
 from tuneloop.prompts.paths import Paths
-from tuneloop.prompts.spans import Span, assistant_spans
+from tuneloop.prompts.spans import REFUSALS, Span, assistant_spans
 from tuneloop.prompts.templates import apply_template, start_ids, uses_generation_tag
 from tuneloop.records import Example
 
@@ -188,7 +188,7 @@ def _render(conversations: list[list[dict[str, Any]]], template: str, tokenizer:
             conversations=conversations, chat_template=template, **tokenizer.special_tokens_map
         )[0]
         return list(texts)
-    except (TemplateError, TypeError):
+    except (TemplateError, *REFUSALS):
         # One of them is refused: `encode` finds out which. None of these is a rendering.
         return ["\ue000"] * len(conversations)
 

@@ -19,6 +19,7 @@ from jinja2.runtime import Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
+from markupsafe import Markup
 
 Function = Callable[[str], Any]
 Part = str | tuple[int, Function]
@@ -29,7 +30,7 @@ ASKED = ("startswith", "endswith", "isspace", "isdigit", "isupper", "islower", "
 COUNTED = ("find", "rfind", "count")
 # Filters and tests whose own code only does to a text what `Text` follows.
 FILTERS = ("list", "first", "last", "selectattr", "rejectattr", "default", "d", "string", "trim")
-TESTS = ("defined", "undefined", "none", "string", "mapping", "number", "boolean", "true", "false", "eq", "equalto",
+TESTS = ("defined", "undefined", "none", "string", "mapping", "true", "false", "eq", "equalto",
          "==", "ne", "!=")  # fmt: skip
 BUFFERED = (nodes.Macro, nodes.CallBlock, nodes.FilterBlock, nodes.AssignBlock, nodes.Block, nodes.Include,
             nodes.Import, nodes.FromImport, nodes.Extends)  # fmt: skip
@@ -48,10 +49,13 @@ class Path:
 
     def follow(self, texts: Sequence[str]) -> str | None:
         """What the template writes for these texts; None where it would take another path."""
-        for index, question, answer in self.asked:
-            if question(texts[index]) != answer:
-                return None
-        return "".join([part if isinstance(part, str) else part[1](texts[part[0]]) for part in self.written])
+        try:
+            for index, question, answer in self.asked:
+                if question(texts[index]) != answer:
+                    return None
+            return "".join([part if isinstance(part, str) else part[1](texts[part[0]]) for part in self.written])
+        except Exception:  # for this text the template would raise, or go elsewhere before it came here
+            return None
 
 
 class Followed:
@@ -112,7 +116,7 @@ class Text(str, Followed):
         return Text.joined([self, more]) if isinstance(more, str) else NotImplemented
 
     def __radd__(self, before: str) -> str:
-        return Text.joined([before, self])
+        return Text.joined([before, self]) if isinstance(before, str) else NotImplemented
 
     def __eq__(self, other: object) -> bool:
         return self.whole().ask(functools.partial(operator.eq, _constant(other)))
@@ -227,6 +231,8 @@ def _plain(value: Any) -> None:
     """Raises Lost where a text stands in this value, or may."""
     if isinstance(value, Followed):
         raise Lost("a text inside")
+    if isinstance(value, str) and MARK in value:
+        raise Lost("a text that was copied unseen")
     if isinstance(value, dict):
         for inner in value.values():
             _plain(inner)
@@ -287,6 +293,16 @@ class _Watching(ImmutableSandboxedEnvironment):
                 _plain(owner)
         return super().call(context, obj, *args, **kwargs)
 
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, Followed) and not hasattr(str if isinstance(obj, Text) else int, attribute):
+            return self.undefined(obj="", name=attribute)
+        return super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if isinstance(argument, Followed):
+            raise Lost("a text as a key")
+        return super().getitem(obj, argument)
+
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if not isinstance(left, Number) and not isinstance(right, Number):
             _plain((left, right))
@@ -302,7 +318,10 @@ def _watched_filter(name: str, function: Callable[..., Any]) -> Callable[..., An
             # The context or environment that some filters are given first holds nothing of the texts that they read.
             _plain(args[1:] if hasattr(function, "jinja_pass_arg") else args)
             _plain(kwargs)
-        return function(*args, **kwargs)
+        found = function(*args, **kwargs)
+        if isinstance(found, Markup):
+            raise Lost("marked-up text, which escapes what is added to it")
+        return found
 
     return run
 
@@ -324,14 +343,14 @@ class Paths:
 
     def __init__(self, template: str, constants: dict[str, Any]) -> None:
         self.constants = constants
-        self.found: dict[tuple[tuple[str, Any], ...], list[Path | None]] = {}
+        self.found: dict[tuple[tuple[Any, ...], ...], list[Path | None]] = {}
         self.template = _compiled(template)
 
     def render(self, messages: list[dict[str, Any]]) -> str | None:
         """As Jinja would; None where this cannot be told. Messages hold `role`, `content` (a string) and `weight`."""
         if self.template is None:
             return None
-        key = tuple([(m["role"], m.get("weight", Lost)) for m in messages])
+        key = tuple([(tuple(m), m["role"], type(m.get("weight")), m.get("weight")) for m in messages])
         texts = [m["content"] for m in messages]
         known = self.found.setdefault(key, [])
         for path in known:
@@ -341,7 +360,7 @@ class Paths:
             return None
         try:
             known.append(self._walk(messages))
-        except (Lost, TemplateError, TypeError):
+        except Exception:  # Lost, or what the template itself raises: told by the usual way
             known.append(None)
         return known[-1].follow(texts) if known[-1] else None
 

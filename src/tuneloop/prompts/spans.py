@@ -17,6 +17,8 @@ Message = dict[str, Any]
 Tools = list[dict[str, Any]] | None
 Span = tuple[int, int]
 MARK = re.compile("\ue000[0-9]+[ta]\ue001")
+# What a template's own code may raise over a row: the row is refused, not the run.
+REFUSALS = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 # Templates may trim what they are given; these are the trimmings that are recognised.
 TRIMS: tuple[Callable[[str], str], ...] = (str, str.strip, str.rstrip, str.lstrip)
 
@@ -27,7 +29,7 @@ def render(tokenizer: Any, messages: list[Message], *, tools: Tools = None, gene
 
     try:
         return str(tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=generate))
-    except (TemplateError, TypeError) as error:
+    except (TemplateError, *REFUSALS) as error:
         raise _refused(error) from error
 
 
@@ -255,7 +257,7 @@ def tagged_spans(tokenizer: Any, messages: list[Message], tools: Tools = None) -
             return_assistant_tokens_mask=True,
             **tokenizer.special_tokens_map,
         )
-    except (TemplateError, TypeError) as error:
+    except (TemplateError, *REFUSALS) as error:
         raise _refused(error) from error
     texts, found = rendered
     spans = [(int(a), int(b)) for a, b in found[0]]
