@@ -281,6 +281,20 @@ def test_only_failures_that_no_answer_followed_are_tried_again(tmp_path: Path) -
     again.close()
 
 
+def test_a_call_that_waits_for_another_try_is_not_in_flight(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j")
+    journal.pending("back", "t", {})
+    journal.waiting("back", Failed("server", "-"))
+    journal.pending("sent again", "t", {})
+    journal.waiting("sent again", Failed("server", "-"))
+    journal.pending_again("sent again", 2)
+    journal.close()
+    again = Journal(tmp_path / "j")
+    assert again.unfinished == {"sent again"}
+    assert not again.failures
+    again.close()
+
+
 def test_no_seed_is_a_coded_error(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with open_run(folder, stage="data", config={}, inputs={}) as run:
