@@ -85,4 +85,7 @@ class GenerateConfig(Section):
     def _money(self) -> GenerateConfig:
         if self.limits.usd is not None and self.teacher.price is None:
             raise ValueError("limits.usd needs teacher.price: an unknown price is not zero")
+        judge = self.judge and self.judge.teacher
+        if self.limits.usd is not None and judge and judge.price is None:
+            raise ValueError("limits.usd needs judge.teacher.price: an unknown price is not zero")
         return self

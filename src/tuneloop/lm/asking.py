@@ -11,7 +11,6 @@ from tuneloop.errors import UsageError
 from tuneloop.store import sha256_text
 
 Message = dict[str, Any]
-CAPABILITIES = ("chat", "completions", "logprobs", "json_schema")
 # Failures that another try may cure. `request` (the server refuses this very request) is not one.
 TRANSIENT = frozenset({"transport", "timeout", "rate_limit", "server", "protocol"})
 

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import json
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,7 @@ from tuneloop.store import sha256_text
 # Whole answers that are kept for a repeated Idempotency-Key.
 KEPT_ANSWERS = 1024
 DEFAULT_TOKENS = 512
+LOOK_SECONDS = 0.1  # between two looks whether the client is still there
 
 
 @dataclass
@@ -45,6 +46,7 @@ def build(teacher: Batching, *, token: str | None = None) -> Any:
     from fastapi import FastAPI, Request
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse, StreamingResponse
+    from starlette.exceptions import HTTPException
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -71,35 +73,60 @@ def build(teacher: Batching, *, token: str | None = None) -> Any:
         place = ".".join(str(part) for part in first["loc"] if part != "body")
         return _error(JSONResponse, Refused(f"{place}: {first['msg']}"))
 
+    @app.exception_handler(HTTPException)
+    async def routed(request: Request, error: HTTPException) -> Any:
+        what = f"{request.method} {request.url.path}: {error.detail}"
+        return _error(JSONResponse, Refused(what, status=error.status_code, code="not_found"))
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, error: Exception) -> Any:
+        what = f"this server failed: {type(error).__name__}"  # the log of the server has the rest
+        return _error(JSONResponse, Refused(what, status=500, code="server_error"))
+
     @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
+    async def health() -> dict[str, Any]:
+        return {"status": "ok", "under_way": teacher.under_way, "given_up": teacher.given_up}
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         return replies.models(teacher.name, teacher.capabilities)
+
+    async def answered(request: Request, body: Common, make: Callable[[], Coroutine[Any, Any, dict[str, Any]]]) -> Any:
+        return await kept.get(request.headers.get("idempotency-key"), body, lambda: _while_there(request, make()))
 
     async def chat(body: ChatRequest, request: Request) -> Any:
         body.check()
         job = _chat_job(teacher, body)
         if body.stream:
             return StreamingResponse(_events(_chat_pieces(teacher, body, job)), media_type="text/event-stream")
-        return await kept.get(request.headers.get("idempotency-key"), body, lambda: _chat(teacher, body, job))
+        return await answered(request, body, lambda: _chat(teacher, body, job))
 
     async def complete(body: CompletionRequest, request: Request) -> Any:
         job = _text_job(teacher, body)
         if body.stream:
             return StreamingResponse(_events(_text_pieces(teacher, body, job)), media_type="text/event-stream")
-        return await kept.get(request.headers.get("idempotency-key"), body, lambda: _text(teacher, body, job))
+        return await answered(request, body, lambda: _text(teacher, body, job))
 
     # Annotations are strings here, and these classes are local names: FastAPI is given the real ones.
     chat.__annotations__ = {"body": ChatRequest, "request": Request}
     complete.__annotations__ = {"body": CompletionRequest, "request": Request}
-    for handler in (refused, invalid, allowed):
+    for handler in (refused, invalid, routed, broken, allowed):
         handler.__annotations__ = {}
     app.post("/v1/chat/completions")(chat)
     app.post("/v1/completions")(complete)
     return app
+
+
+async def _while_there(request: Any, answer: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    """The answer; given up where the client goes away before it, so that nobody waits behind it for nothing."""
+    task = asyncio.create_task(answer)
+    try:
+        while not (await asyncio.wait([task], timeout=LOOK_SECONDS))[0]:
+            if await request.is_disconnected():
+                raise Refused("the client went away", status=499, code="client_closed_request")
+        return task.result()
+    finally:
+        task.cancel()
 
 
 def _error(response: Any, error: Refused) -> Any:
