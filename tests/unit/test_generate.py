@@ -260,7 +260,7 @@ def test_the_judges_tokens_count_and_an_unknown_price_stays_unknown(seeds: str, 
     wanted = (
         1 * told["self_instruct"][0] + 2 * told["self_instruct"][1] + 3 * told["judge"][0] + 4 * told["judge"][1]
     ) / 1e6
-    assert shown[0]["candidates"] == 1  # all that was asked was used
+    assert shown[0]["candidates"] == 4  # four started, four decided: all that was asked counts
     assert shown[0]["cost_usd"] == pytest.approx(wanted)
     assert shown[0]["tokens_judge"] == sum(told["judge"]) > 0
     assert shown[1]["cost_usd"] is None
