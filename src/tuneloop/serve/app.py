@@ -41,6 +41,23 @@ class Kept:
         return self.answers[name]
 
 
+class Guard:
+    """Lets in who carries the token. Plain ASGI: a middleware of functions would hide that a client went away."""
+
+    def __init__(self, app: Any, token: str) -> None:
+        self.app, self.token = app, token
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] != "/health":
+            given = dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer ").strip()
+            if not hmac.compare_digest(given, self.token.encode()):
+                from fastapi.responses import JSONResponse
+
+                error = Refused("a wrong token, or none", status=401, code="invalid_api_key")
+                return await _error(JSONResponse, error)(scope, receive, send)  # type: ignore[no-any-return]
+        await self.app(scope, receive, send)
+
+
 def build(teacher: Batching, *, token: str | None = None) -> Any:
     """The ASGI application. With a token every request must carry it as `Authorization: Bearer`."""
     from fastapi import FastAPI, Request
@@ -56,12 +73,8 @@ def build(teacher: Batching, *, token: str | None = None) -> Any:
     app = FastAPI(title="tuneloop", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     kept = Kept()
 
-    @app.middleware("http")
-    async def allowed(request: Request, call_next: Any) -> Any:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if token and request.url.path != "/health" and not hmac.compare_digest(given.encode(), token.encode()):
-            return _error(JSONResponse, Refused("a wrong token, or none", status=401, code="invalid_api_key"))
-        return await call_next(request)
+    if token:
+        app.add_middleware(Guard, token=token)
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Any:
@@ -110,7 +123,7 @@ def build(teacher: Batching, *, token: str | None = None) -> Any:
     # Annotations are strings here, and these classes are local names: FastAPI is given the real ones.
     chat.__annotations__ = {"body": ChatRequest, "request": Request}
     complete.__annotations__ = {"body": CompletionRequest, "request": Request}
-    for handler in (refused, invalid, routed, broken, allowed):
+    for handler in (refused, invalid, routed, broken):
         handler.__annotations__ = {}
     app.post("/v1/chat/completions")(chat)
     app.post("/v1/completions")(complete)
