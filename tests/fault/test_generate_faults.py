@@ -76,7 +76,7 @@ def world_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def test_each_method_over_http_with_faults(method: str, world_server: Server, seeds: Path, tmp_path: Path) -> None:
     reader, rng = WorldTeacher().reader, random.Random(5)
     facts = [reader.another(rng, None) for _ in range(12)]
-    rows = [{"question": fact.question, "answer": fact.answer} for fact in facts]
+    rows = [{"question": fact.question, "answer": fact.wrong[0]} for fact in facts]  # for `regenerate` to mend
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "doc.txt").write_text(
         "\n\n".join(text for text, _ in zip(documents(make(0), 1), range(12), strict=False))
