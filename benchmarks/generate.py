@@ -114,6 +114,7 @@ def similarity(count: int) -> dict[str, Any]:
     full = Similar(0.7)
     for text in texts:
         full.add(text)
+    full.find(texts[0])  # the first call pays for more than itself
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
     pool = [scorer._tokenizer.tokenize(text) for text in texts]
     equal, close, scan_s, ours_s = 0, 0, 0.0, 0.0

@@ -61,9 +61,7 @@ class Guard:
 def build(teacher: Batching, *, token: str | None = None) -> Any:
     """The ASGI application. With a token every request must carry it as `Authorization: Bearer`."""
     from fastapi import FastAPI, Request
-    from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse, StreamingResponse
-    from starlette.exceptions import HTTPException
+    from fastapi.responses import StreamingResponse
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -73,28 +71,9 @@ def build(teacher: Batching, *, token: str | None = None) -> Any:
     app = FastAPI(title="tuneloop", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     kept = Kept()
 
+    _tell_errors(app)
     if token:
         app.add_middleware(Guard, token=token)
-
-    @app.exception_handler(Refused)
-    async def refused(request: Request, error: Refused) -> Any:
-        return _error(JSONResponse, error)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Any:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part != "body")
-        return _error(JSONResponse, Refused(f"{place}: {first['msg']}"))
-
-    @app.exception_handler(HTTPException)
-    async def routed(request: Request, error: HTTPException) -> Any:
-        what = f"{request.method} {request.url.path}: {error.detail}"
-        return _error(JSONResponse, Refused(what, status=error.status_code, code="not_found"))
-
-    @app.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> Any:
-        what = f"this server failed: {type(error).__name__}"  # the log of the server has the rest
-        return _error(JSONResponse, Refused(what, status=500, code="server_error"))
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -123,11 +102,36 @@ def build(teacher: Batching, *, token: str | None = None) -> Any:
     # Annotations are strings here, and these classes are local names: FastAPI is given the real ones.
     chat.__annotations__ = {"body": ChatRequest, "request": Request}
     complete.__annotations__ = {"body": CompletionRequest, "request": Request}
-    for handler in (refused, invalid, routed, broken):
-        handler.__annotations__ = {}
     app.post("/v1/chat/completions")(chat)
     app.post("/v1/completions")(complete)
     return app
+
+
+def _tell_errors(app: Any) -> None:
+    """Whatever goes wrong is told as an error object of the protocol."""
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+    from starlette.exceptions import HTTPException
+
+    def named(request: Any, error: Any) -> Refused:
+        if isinstance(error, Refused):
+            return error
+        if isinstance(error, RequestValidationError):
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"] if part != "body")
+            return Refused(f"{place}: {first['msg']}")
+        if isinstance(error, HTTPException):
+            what = f"{request.method} {request.url.path}: {error.detail}"
+            return Refused(what, status=error.status_code, code="not_found")
+        return Refused(
+            f"this server failed: {type(error).__name__}", status=500, code="server_error"
+        )  # the log has all
+
+    async def told(request: Any, error: Any) -> Any:
+        return _error(JSONResponse, named(request, error))
+
+    for kind in (Refused, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, told)
 
 
 async def _while_there(request: Any, answer: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
