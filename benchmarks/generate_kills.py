@@ -147,7 +147,7 @@ def _ended(process: subprocess.Popen[str], out: Path, rng: random.Random, took: 
 
 
 def _in_flight(journal: Path) -> list[tuple[int, int]]:
-    """For each session: calls sent again that an earlier one had sent and not ended; calls open when it ended."""
+    """For each session: calls made again that were in flight when an earlier one ended; calls in flight at its end."""
     open_calls: dict[str, int] = {}
     counts: list[tuple[int, int]] = []
     for line in journal.read_bytes().splitlines():

@@ -5,6 +5,8 @@ loop finds the gap on one half of the test and takes rows from the pool; the con
 are judged on the other half, which is scored once. Prints one JSON object as its last line.
 
     python benchmarks/loop_gap.py --seeds 20-24
+    python benchmarks/loop_gap.py --seeds 20-24 --teacher     without a pool: the scripted teacher writes the rows, for
+                                                              the control arm after training rows drawn at random
 """
 
 from __future__ import annotations
@@ -28,26 +30,32 @@ from tuneloop.world.plant import plant
 BUDGET = 60
 
 
-def config(world: Path) -> LoopConfig:
+def config(world: Path, teacher: bool) -> LoopConfig:
     data = {"source": [str(world / "train.jsonl")], "test_fraction": 0, "valid_fraction": 0, "near_duplicates": False}
     names = ("questions", "scenes", "statements")
     tasks = [{"task": "hellaswag", "data": str(world / "tasks" / n), "name": n} for n in names]
+    source: dict[str, Any] = {"rounds": {"pool": [str(world / "pool.jsonl")], "budget": BUDGET}}
+    if teacher:
+        # Questions of the world are alike by design: only exact repeats are dropped.
+        filters = {"similarity": None, "near_duplicate": None}
+        generate = {"method": "weak_slices", "teacher": {"name": "world"}, "filters": filters, "per_input": 3}
+        source = {"rounds": {"budget": BUDGET}, "generate": generate}
     return LoopConfig.model_validate(
         {
             "model": {"name": "world", "template": "plain"},
             "data": data,
             "train": TRAIN.model_dump(exclude_unset=True),
             "eval": {"tasks": tasks, "test_split": False},
-            "rounds": {"pool": [str(world / "pool.jsonl")], "budget": BUDGET},
+            **source,
         }
     )
 
 
-def one(seed: int, cache: Path) -> dict[str, Any]:
+def one(seed: int, cache: Path, teacher: bool) -> dict[str, Any]:
     started, out = time.monotonic(), cache / f"{seed:03d}"
     plant(out / "world", seed, ("missing relation",), "high")
     truth = read_json(out / "world" / "truth.json")
-    run_rounds(config(out / "world"), out / "loop", 2)
+    run_rounds(config(out / "world", teacher), out / "loop", 2)
     verdict = read_json(out / "loop" / "loop.json")["verdict"]
     marked = set(truth["defects"]["missing relation"]["test"]["questions"])
     scores = {name: on_relation(out / "loop" / "verdict" / name, marked) for name in verdict["contenders"]}
@@ -88,6 +96,7 @@ def mean(values: list[float]) -> float | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="20-24")
+    parser.add_argument("--teacher", action="store_true", help="rows written for the finding, not drawn from a pool")
     parser.add_argument("--quick", action="store_true", help="one seed")
     parser.add_argument("--cache", type=Path, default=Path("runs/loop_gap"))
     parser.add_argument("--out", type=Path, default=None)
@@ -97,7 +106,7 @@ def main() -> None:
     console.set_mode(quiet=True)
     results = []
     for seed in seeds:
-        results.append(one(seed, options.cache))
+        results.append(one(seed, options.cache, options.teacher))
         print(json.dumps(results[-1]), flush=True)
     found = summary(results)
     if options.out:

@@ -74,9 +74,15 @@ class Faulty:
         delay: float,
         only: str | None,
         silent: bool = False,
+        world: bool = False,
     ) -> None:
         self.log, self.seed, self.rate, self.permanent, self.delay = log, seed, rate, permanent, delay
         self.only, self.silent = only, silent
+        self.teacher: Any = None
+        if world:
+            from tuneloop.teacher import WorldTeacher
+
+            self.teacher = WorldTeacher(mistakes=0.3)
         self.seen: Counter[str] = Counter()
         self.running = self.peak = 0
         if log.is_file():  # a restarted server goes on where it was
@@ -157,10 +163,16 @@ class Faulty:
         if fault == "shape":
             return {"status": "ok", "result": []}
         prompt = str(asked["messages"][-1]["content"]) if "messages" in asked else str(asked["prompt"])
-        told = "no object here" if fault == "nonsense" else tasks(prompt, random.Random(digest))
+        told = "no object here" if fault == "nonsense" else self.say(asked, prompt, digest)
         usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(told.split()), "total_tokens": 0}
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": told}, "text": told}
         return {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+
+    def say(self, asked: dict[str, Any], prompt: str, digest: str) -> str:
+        if self.teacher is None:
+            return tasks(prompt, random.Random(digest))
+        messages = asked.get("messages") or [{"role": "user", "content": prompt}]
+        return str(self.teacher.answer(messages, asked.get("seed") or 0, raw="prompt" in asked))
 
 
 async def send(writer: asyncio.StreamWriter, status: int, headers: dict[str, str], body: Any) -> bool:
@@ -180,6 +192,7 @@ async def main() -> None:
     parser.add_argument("--permanent", type=float, default=0.05, help="share that is refused or answered with nonsense")
     parser.add_argument("--delay", type=float, default=0.0, help="most seconds before an answer")
     parser.add_argument("--silent", action="store_true", help="keep no log")
+    parser.add_argument("--world", action="store_true", help="answers of the scripted teacher, three in ten wrong")
     parser.add_argument("--only", help="this fault for every request")
     given = parser.parse_args()
     server = Faulty(**vars(given))

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from benchmarks.generate_kills import Server, answered, lost, run_to_end, start, trial
 
-from tuneloop.config import DataConfig
+from tuneloop.config import DataConfig, GenerateConfig
 from tuneloop.data import prepare
+from tuneloop.generate import generate
+from tuneloop.generate.methods import METHODS
 from tuneloop.lm import Http
 from tuneloop.lm.asking import Ask, Failed
 from tuneloop.lm.http import retry_after
 from tuneloop.store import read_json
+from tuneloop.teacher import WorldTeacher, prepare_seeds
+from tuneloop.world import make
+from tuneloop.world.corpus import documents
 
 SEEDS = [{"question": f"What is the {word} of the {thing}?", "answer": f"{word}"}
          for word in ("colour", "name", "weight", "age") for thing in ("ship", "house", "tree", "king")]  # fmt: skip
@@ -56,6 +63,42 @@ def test_all_faults_at_once_and_the_counts_are_exact(seeds: Path, tmp_path: Path
     assert summary["failed"]["request"] > 0
     assert summary["accepted"] == 40
     assert lost(tmp_path / "out") == 0
+
+
+@pytest.fixture(scope="module")
+def world_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("world") / "log"
+    with Server(log, "--world", "--rate", "0.1", "--permanent", "0.05", "--seed", "5") as server:
+        yield server
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_over_http_with_faults(method: str, world_server: Server, seeds: Path, tmp_path: Path) -> None:
+    reader, rng = WorldTeacher().reader, random.Random(5)
+    facts = [reader.another(rng, None) for _ in range(12)]
+    rows = [{"question": fact.question, "answer": fact.wrong[0]} for fact in facts]  # for `regenerate` to mend
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "doc.txt").write_text(
+        "\n\n".join(text for text, _ in zip(documents(make(0), 1), range(12), strict=False))
+    )
+    shown = [{"question": f"Question: {fact.question}\nAnswer:", "answer": fact.answer} for fact in facts[:4]]
+    line = {"stage": "generate", "slice": "any", "budget": 20, "rows": shown}
+    (tmp_path / "next.jsonl").write_text(json.dumps(line) + "\n")
+    files: dict[str, Any] = {
+        "seeds": [str(tmp_path / "rows.jsonl")], "documents": [str(tmp_path / "doc.txt")],
+        "weak": str(tmp_path / "next.jsonl"),
+    }  # fmt: skip
+    given = {name: files[name] for name in [METHODS[method].inputs] if name}
+    settings = GenerateConfig.model_validate(
+        {"method": method, "limits": {"rows": 6}, "window": 16, "filters": {"similarity": None, "near_duplicate": None},
+         "per_input": 2, "licence": "ours", **given}
+    )  # fmt: skip
+    teacher = Http("m", world_server.url, timeout=1.0, capabilities=("chat", "completions", "json_schema"))
+    out = generate(settings, teacher, tmp_path / "out", prepare=prepare_seeds)
+    made = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    assert len(made) == 6
+    assert all(set(row["generator"]["requests"]) <= answered(out / "journal.jsonl") for row in made)
+    assert lost(out) == 0
 
 
 def test_killed_runs_come_to_the_same_end(seeds: Path, tmp_path: Path) -> None:

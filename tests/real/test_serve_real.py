@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +128,47 @@ def test_mistakes_are_errors_of_the_protocol(client: OpenAI, model: str) -> None
     ):  # fmt: skip
         with pytest.raises(BadRequestError):
             client.chat.completions.create(**({"model": model, "messages": ASKED} | more))  # type: ignore[call-overload]
+
+
+def test_wrong_routes_and_broken_bodies_are_errors_of_the_protocol(base_url: str, client: OpenAI, model: str) -> None:
+    def error(path: str, body: bytes | None) -> tuple[int, dict[str, Any]]:
+        request = urllib.request.Request(f"{base_url}{path}", body, {"Content-Type": "application/json"})
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=30)
+        with caught.value as reply:
+            return reply.code, json.load(reply)["error"]
+
+    good = json.dumps({"model": model, "messages": ASKED}).encode()
+    assert error("/chat/completion", good)[0] == 404
+    assert error("/chat/completions", None)[0] == 405
+    for body in (good[:-5], b"", b"[]", b"\xff\xfe", b'{"messages": 3}', b'{"messages": [{"content": "x"}]}'):
+        status, found = error("/chat/completions", body)
+        assert status == 400 and found["message"]
+    with pytest.raises(NotFoundError):
+        client.embeddings.create(model=model, input="x")
+    with pytest.raises(BadRequestError, match="context holds"):
+        client.completions.create(model=model, prompt="word " * 3000)
+
+
+def test_what_a_client_no_longer_waits_for_is_given_up(base_url: str, client: OpenAI, model: str) -> None:
+    def health(name: str) -> int:
+        with urllib.request.urlopen(base_url.replace("/v1", "/health"), timeout=30) as reply:
+            return int(json.load(reply)[name])
+
+    host, port = re.findall(r"//([^:/]+):(\d+)", base_url)[0]
+    for count, stream in enumerate((False, True), start=1):
+        asked = {"model": model, "prompt": "Once upon a time", "max_tokens": 480, "stream": stream}
+        body = json.dumps(asked).encode()
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        head += "Content-Type: application/json\r\n"
+        with socket.create_connection((host, int(port))) as gone:
+            gone.sendall(head.encode() + b"\r\n" + body)
+            while health("under_way") == 0:
+                time.sleep(0.01)
+        while health("under_way"):
+            time.sleep(0.01)
+        assert health("given_up") == count
+        assert client.completions.create(model=model, prompt="Once", max_tokens=2).choices[0].text
 
 
 def test_the_same_idempotency_key_is_answered_once(base_url: str, model: str) -> None:

@@ -15,7 +15,7 @@ from tuneloop.config.data import CleanConfig
 from tuneloop.data import prepare
 from tuneloop.data.clean import fix, trim
 from tuneloop.data.diff import changes, diff
-from tuneloop.data.filters import language
+from tuneloop.language import language
 from tuneloop.records import read_examples, read_rejected
 from tuneloop.store import read_json
 from tuneloop.text import key

@@ -240,6 +240,61 @@ def test_judge_keeps_sub_scores_and_drops_what_is_wrong(seeds: str, tmp_path: Pa
     assert read_json(out / "summary.json")["dropped"]["judge"] >= 4
 
 
+def test_the_judges_tokens_count_and_an_unknown_price_stays_unknown(seeds: str, tmp_path: Path) -> None:
+    known = {"price": {"input": 1.0, "output": 2.0}}
+    judge = {"minimum": 0.7, "teacher": {"name": "judge", "price": {"input": 3.0, "output": 4.0}}}
+    shown = []
+    for name, teacher, graded in (("both", known, judge), ("one", known, judge | {"teacher": {"name": "judge"}})):
+        settings = config("self_instruct", seeds=[seeds], limits={"rows": 4}, teacher=teacher, judge=graded)
+        out = generate(settings, WorldTeacher(), tmp_path / name, judge=WorldTeacher(name="judge"))
+        shown.append(read_json(out / "summary.json"))
+    lines = map(json.loads, (tmp_path / "both" / "journal.jsonl").read_text().splitlines())
+    told = {"judge": [0, 0], "self_instruct": [0, 0]}
+    kinds: dict[str, str] = {}
+    for line in lines:
+        if line.get("state") == "pending":
+            kinds[line["call"]] = line["template"]
+        elif line.get("state") == "ok":
+            told[kinds[line["call"]]][0] += line["in"]
+            told[kinds[line["call"]]][1] += line["out"]
+    wanted = (
+        1 * told["self_instruct"][0] + 2 * told["self_instruct"][1] + 3 * told["judge"][0] + 4 * told["judge"][1]
+    ) / 1e6
+    assert shown[0]["candidates"] == 4  # four started, four decided: all that was asked counts
+    assert shown[0]["cost_usd"] == pytest.approx(wanted)
+    assert shown[0]["tokens_judge"] == sum(told["judge"]) > 0
+    assert shown[1]["cost_usd"] is None
+    with pytest.raises(ValueError, match="unknown price"):
+        config("self_instruct", teacher=known, judge={"teacher": {"name": "judge"}}, limits={"usd": 1.0})
+
+
+def test_a_limit_in_seconds_ends_a_run_that_goes_on_later(seeds: str, tmp_path: Path) -> None:
+    class Tired(WorldTeacher):
+        async def ask(self, ask: Ask, key: str) -> Answer:
+            await asyncio.sleep(0.05)
+            return await super().ask(ask, key)
+
+    settings = config("self_instruct", seeds=[seeds], limits={"rows": 5000, "seconds": 0.4}, window=8)
+    first = read_json(generate(settings, Tired(), tmp_path / "out") / "summary.json")
+    assert first["stopped"] == "seconds"
+    assert 0 < first["accepted"] < 5000
+    longer = settings.limits.model_copy(update={"rows": first["accepted"] + 20, "seconds": None})
+    more = settings.model_copy(update={"limits": longer})
+    assert read_json(generate(more, Tired(), tmp_path / "out") / "summary.json")["stopped"] == "rows"
+
+
+def test_the_estimate_counts_what_a_method_asks(seeds: str, tmp_path: Path) -> None:
+    for method, more, calls in (
+        ("regenerate", {"best_of": 3}, 6), ("regenerate", {"best_of": 3, "verify": ["arithmetic"]}, 3),
+        ("multi_turn", {"turns": 4}, 6), ("paraphrase", {"judge": {}}, 2),
+    ):  # fmt: skip
+        settings = config(method, seeds=[seeds], limits={"rows": 1}, **more)
+        teacher = Slow()
+        shown = preview_run(settings, teacher, tmp_path / "none")
+        assert shown.calls == calls
+        assert teacher.asked == []
+
+
 def test_rows_that_repeat_a_benchmark_are_kept_out(seeds: str, tmp_path: Path) -> None:
     plain = config("self_instruct", seeds=[seeds], limits={"rows": 20})
     rows = rows_of(generate(plain, WorldTeacher(), tmp_path / "plain"))
@@ -278,6 +333,20 @@ def test_only_failures_that_no_answer_followed_are_tried_again(tmp_path: Path) -
     journal.close()
     again = Journal(tmp_path / "j")
     assert set(again.failures) == {"early", "refused"}
+    again.close()
+
+
+def test_a_call_that_waits_for_another_try_is_not_in_flight(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j")
+    journal.pending("back", "t", {})
+    journal.waiting("back", Failed("server", "-"))
+    journal.pending("sent again", "t", {})
+    journal.waiting("sent again", Failed("server", "-"))
+    journal.pending_again("sent again", 2)
+    journal.close()
+    again = Journal(tmp_path / "j")
+    assert again.unfinished == {"sent again"}
+    assert not again.failures
     again.close()
 
 

@@ -52,8 +52,19 @@ def test_rules_name_what_is_wrong(prompt: str, answer: str, reason: str | None) 
 def test_language_by_script() -> None:
     settings = FilterConfig(script="latin")
     found = check(row(GOOD[0], "Сена и Луара, две реки."), settings, refusals=True)
-    assert found is not None and found[0] == "language"
+    assert found is not None and found[0] == "script"
     assert check(row(*GOOD), settings, refusals=True) is None
+
+
+def test_language_of_each_side_as_the_data_stage_tells_it() -> None:
+    settings = FilterConfig(languages=["en"])
+    asked = "Please name three large rivers of France and say where each of them ends."
+    german = "Die Seine, die Loire und die Rhone sind die drei großen Flüsse, die durch Frankreich fließen."
+    english = "The Seine, the Loire and the Rhone are the three large rivers that flow through the country."
+    assert check(row(asked, german), settings, refusals=True) == ("language", "de")
+    assert check(row(german, english), settings, refusals=True) == ("language", "de")
+    assert check(row(asked, english), settings, refusals=True) is None
+    assert check(row("Name two rivers.", "Seine und Loire."), settings, refusals=True) is None  # too short to tell
 
 
 @pytest.mark.parametrize(

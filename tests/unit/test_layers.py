@@ -14,7 +14,7 @@ MAX_FUNCTION_LINES = 60
 
 LAYERS: dict[str, int] = {
     **dict.fromkeys(["errors"], 1),
-    **dict.fromkeys(["text", "store", "config", "console", "stage"], 2),
+    **dict.fromkeys(["text", "language", "store", "config", "console", "stage"], 2),
     **dict.fromkeys(["records", "scored", "stats"], 3),
     **dict.fromkeys(["prompts", "models", "world", "lm"], 4),
     **dict.fromkeys(["tasks", "metrics", "scoring", "judge", "neighbours"], 5),

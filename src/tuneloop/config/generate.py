@@ -52,6 +52,7 @@ class FilterConfig(Section):
     similarity: float | None = Field(0.7, gt=0, le=1, description="most ROUGE-L F against any prompt of the pool")
     near_duplicate: float | None = Field(0.8, gt=0, le=1, description="least Jaccard similarity of near-duplicate rows")
     script: str | None = Field(None, description="writing system that letters must be of, such as 'latin'")
+    languages: list[str] = Field(default_factory=list, description="ISO 639-1 codes to keep, e.g. [en, de]")
     refusals: bool = Field(True, description="drop answers that decline (but for the method `refusals`)")
 
 
@@ -84,4 +85,7 @@ class GenerateConfig(Section):
     def _money(self) -> GenerateConfig:
         if self.limits.usd is not None and self.teacher.price is None:
             raise ValueError("limits.usd needs teacher.price: an unknown price is not zero")
+        judge = self.judge and self.judge.teacher
+        if self.limits.usd is not None and judge and judge.price is None:
+            raise ValueError("limits.usd needs judge.teacher.price: an unknown price is not zero")
         return self

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
-from typing import Any
 
 from tuneloop.config.data import FilterConfig
 from tuneloop.data.asked import asked_and_answered
 from tuneloop.data.rows import Refused
+from tuneloop.language import language
 from tuneloop.records import Example
 from tuneloop.text import normalise
 
@@ -21,7 +20,6 @@ REFUSAL = re.compile(
     r"|(?:it is|it['’]s) (?:not possible|impossible) for me)",
     re.IGNORECASE,
 )
-MEASURABLE = 50  # characters below which a guess at the language is noise, words below which a share is
 STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
 LOOP_WORDS = 40
 
@@ -119,28 +117,6 @@ def _corpus(text: str) -> None:
         if not low <= value <= high:
             bound = f"at least {low:g}" if value < low else f"at most {high:g}"
             raise Refused("corpus_rule", field=name, value=f"{value:.3g} ({bound})", cure="none needed; filter.corpus")
-
-
-@cache
-def _detector() -> Any:
-    try:
-        from lingua import LanguageDetectorBuilder
-    except ImportError as error:
-        from tuneloop.errors import PrerequisiteError
-
-        raise PrerequisiteError(
-            281, "the language of rows is asked for, but lingua is not installed", where="data.filter.languages",
-            expected="the package lingua-language-detector", cure='pip install "tuneloop[lang]"',
-        ) from error  # fmt: skip
-    return LanguageDetectorBuilder.from_all_languages().with_low_accuracy_mode().build()
-
-
-def language(text: str) -> str | None:
-    """ISO 639-1 code, or None for text too short to tell."""
-    if len(text) < MEASURABLE:
-        return None
-    found = _detector().detect_language_of(text[:2000])
-    return None if found is None else str(found.iso_code_639_1.name).lower()
 
 
 def _language(example: Example, asked: str, answer: str, config: FilterConfig) -> None:

@@ -18,7 +18,7 @@ from tuneloop.console import Progress, progress, say, warn
 from tuneloop.errors import Interrupted, PrerequisiteError, UsageError, nearest
 from tuneloop.generate import diversity, inputs
 from tuneloop.generate.candidate import Candidate, Inputs, Workshop, question_of
-from tuneloop.generate.engine import Engine, spent
+from tuneloop.generate.engine import Engine
 from tuneloop.generate.finish import finisher
 from tuneloop.generate.methods import METHODS, Method
 from tuneloop.generate.overlap import benchmarks
@@ -183,10 +183,10 @@ def _on_signals(engine: Engine, stopped_by: list[int]) -> None:
 def _show(bar: Progress, engine: Engine) -> None:
     tally, rows = engine.tally, len(engine.pool.rows)
     dropped = " ".join(f"{name}:{count}" for name, count in (tally.dropped + tally.failed).most_common(4))
-    cost = spent(engine.config.teacher.price, tally.tokens_in, tally.tokens_out)
+    cost = engine.cost()
     done = rows if engine.config.limits.rows else tally.candidates
     bar.advance(
-        done - bar.done, accepted=rows, dropped=dropped or 0, tokens=f"{tally.tokens_in + tally.tokens_out:,}",
+        done - bar.done, accepted=rows, dropped=dropped or 0, tokens=f"{tally.teacher.all + tally.judge.all:,}",
         usd="unknown" if cost is None else round(cost, 4), calls=int(engine.callers[0].limiter.limit),
     )  # fmt: skip
 
@@ -209,7 +209,7 @@ def _line(row: Example) -> str:
 def _summary(engine: Engine, found: Inputs) -> dict[str, Any]:
     tally = engine.tally
     counts: dict[str, int] = {}
-    for caller in engine.callers if len(engine.callers) > 1 else engine.callers[:1]:
+    for caller in engine.callers:
         for name, value in caller.counts.items():
             counts[name] = counts.get(name, 0) + value
     made = [question_of(row) for row in engine.pool.rows]
@@ -218,8 +218,8 @@ def _summary(engine: Engine, found: Inputs) -> dict[str, Any]:
         "dropped": dict(tally.dropped.most_common()), "failed": dict(tally.failed.most_common()),
         "stopped": tally.stopped or ("stopped" if engine.stopping else "end of the inputs"),
         "calls": counts, "sessions": engine.journal.sessions + 1,
-        "tokens_in": tally.tokens_in, "tokens_out": tally.tokens_out,
-        "cost_usd": spent(engine.config.teacher.price, tally.tokens_in, tally.tokens_out),
+        "tokens_in": tally.teacher.asked + tally.judge.asked, "tokens_out": tally.teacher.told + tally.judge.told,
+        "tokens_judge": tally.judge.all, "cost_usd": engine.cost(),
         "limiter": {"peak": engine.callers[0].limiter.peak, "cuts": engine.callers[0].limiter.cuts},
         "run_seconds": round(engine.seconds, 3),
         "seconds": round(time.monotonic() - engine.started, 3),
@@ -234,7 +234,7 @@ def _finish(run: Run, engine: Engine) -> None:
     kept = ("candidates", "accepted", "dropped", "failed", "stopped", "calls")
     run.finish(
         counts={name: summary[name] for name in kept}, cost_usd=summary["cost_usd"],
-        tokens={"in": tally.tokens_in, "out": tally.tokens_out},
+        tokens={"in": summary["tokens_in"], "out": summary["tokens_out"]},
     )  # fmt: skip
     say(f"generate: {tally.candidates:,} candidates, {rows:,} rows accepted, ended by: {summary['stopped']}")
     for name, count in (tally.dropped + tally.failed).most_common():

@@ -55,6 +55,7 @@ class Candidate:
     index: int
     pool: Sequence[Example]
     requests: list[str] = field(default_factory=list)
+    judged: list[str] = field(default_factory=list)  # requests to the judge
     template: str = ""
     raw: str = ""  # the last answer, quoted when nothing comes of it
 
@@ -92,6 +93,13 @@ class Candidate:
         if answer.finish == "content_filter":
             raise Dropped("content_filter", answer.text)
         return answer
+
+    async def ask_judge(self, prompt: str, most_tokens: int) -> str:
+        """The judge's answer, cold: the same prompt is one call, whoever asks."""
+        message = {"role": "user", "content": prompt}
+        ask = Ask(messages=(message,), max_new_tokens=most_tokens, temperature=0.0, seed=0, template="judge")
+        self.judged.append(request_key(self.shop.judge.name, ask))
+        return (await self.shop.ask_judge(ask)).text
 
     async def ask_for(self, shape: type[T], template: str, *, vary: int = 0, **values: Any) -> T:
         """A structured answer: the schema is sent where the server enforces one, checked here, and mended once."""

@@ -34,6 +34,18 @@ Make = Callable[[Candidate], Awaitable[list[Example | Dropped]]]
 
 
 @dataclass
+class Tokens:
+    """Tokens of the answers that the decided candidates used; each answer once."""
+
+    asked: int = 0
+    told: int = 0
+
+    @property
+    def all(self) -> int:
+        return self.asked + self.told
+
+
+@dataclass
 class Outcome:
     """What became of one candidate. `rows` are finished rows and rows already dropped, in the order they were made."""
 
@@ -43,6 +55,7 @@ class Outcome:
     value: str = ""
     raw: str = ""
     requests: list[str] = field(default_factory=list)
+    judged: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -53,8 +66,8 @@ class Tally:
     failed: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     refused: list[dict[str, Any]] = field(default_factory=list)
-    tokens_in: int = 0
-    tokens_out: int = 0
+    teacher: Tokens = field(default_factory=Tokens)
+    judge: Tokens = field(default_factory=Tokens)
     stopped: str = ""
     last_raw: str = ""
 
@@ -75,6 +88,7 @@ class Engine:
         self.started, self.seconds = time.monotonic(), 0.0
         self.stopping = False
         self._fruitless = 0
+        self._counted: set[str] = set()
 
     def stop(self) -> None:
         """What was sent is waited for; no new call is made."""
@@ -123,15 +137,22 @@ class Engine:
             if running and running * rate >= limits.rows - accepted:
                 return False
         share = (running + 1) / done if done else 0.0
-        tokens = self.tally.tokens_in + self.tally.tokens_out
+        tokens = self.tally.teacher.all + self.tally.judge.all
         if limits.tokens is not None and tokens * (1 + share) > limits.tokens:
             return self._out_of("tokens", running)
-        cost = spent(self.config.teacher.price, self.tally.tokens_in, self.tally.tokens_out)
+        cost = self.cost()
         if limits.usd is not None and cost is not None and cost * (1 + share) > limits.usd:
             return self._out_of("usd", running)
         if limits.seconds is not None and time.monotonic() - self.started > limits.seconds:
             return self._out_of("seconds", running)
         return True
+
+    def cost(self) -> float | None:
+        """US dollars so far, or None where a price is unknown. A teacher that judges itself has one price."""
+        tally, judge = self.tally, self.config.judge and self.config.judge.teacher
+        asked = spent(self.config.teacher.price, tally.teacher.asked, tally.teacher.told)
+        graded = spent((judge or self.config.teacher).price, tally.judge.asked, tally.judge.told)
+        return None if asked is None or (graded is None and tally.judge.all) else asked + (graded or 0.0)
 
     def _out_of(self, what: str, running: int) -> bool:
         if not running:
@@ -141,26 +162,35 @@ class Engine:
     async def _work(self, candidate: Candidate) -> Outcome:
         try:
             rows = await self.make(candidate)
-            return Outcome("made", rows, raw=candidate.raw, requests=candidate.requests)
-        except Dropped as found:
-            return Outcome("dropped", [], found.reason, found.value, candidate.raw, candidate.requests)
-        except Failed as found:
-            return Outcome("failed", [], found.kind, found.what, found.raw or candidate.raw, candidate.requests)
+            found = Outcome("made", rows)
+        except Dropped as dropped:
+            found = Outcome("dropped", [], dropped.reason, dropped.value)
+        except Failed as failed:
+            found = Outcome("failed", [], failed.kind, failed.what, failed.raw)
+        found.raw = found.raw or candidate.raw
+        found.requests, found.judged = candidate.requests, candidate.judged
+        return found
 
     def _decide(self, outcome: Outcome) -> None:
         """The next candidate in order: its rows join the pool or are dropped, and the journal says so."""
         index = self.tally.candidates
         self.tally.candidates += 1
         self.tally.last_raw = outcome.raw or self.tally.last_raw
-        for key in outcome.requests:
-            answer = self.journal.answers.get(key)
-            self.tally.tokens_in += (answer.prompt_tokens or 0) if answer else 0
-            self.tally.tokens_out += (answer.completion_tokens or 0) if answer else 0
+        self._count(outcome.requests, self.tally.teacher)
+        self._count(outcome.judged, self.tally.judge)
         before = len(self.pool.rows)
         self._settle(index, outcome)
         self._fruitless = self._fruitless + 1 if len(self.pool.rows) == before else 0
         if self.config.limits.rows is not None and len(self.pool.rows) >= self.config.limits.rows:
             self.tally.stopped = "rows"
+
+    def _count(self, requests: list[str], tokens: Tokens) -> None:
+        for key in requests:
+            answer = self.journal.answers.get(key)
+            if answer is not None and key not in self._counted:
+                self._counted.add(key)
+                tokens.asked += answer.prompt_tokens or 0
+                tokens.told += answer.completion_tokens or 0
 
     def _settle(self, index: int, outcome: Outcome) -> None:
         if outcome.state == "failed":

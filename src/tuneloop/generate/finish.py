@@ -7,12 +7,10 @@ from collections.abc import Awaitable, Callable
 from tuneloop.config.generate import GenerateConfig
 from tuneloop.generate.candidate import Candidate, Dropped, question_of
 from tuneloop.generate.judging import judge_row
+from tuneloop.generate.methods import CHOSEN
 from tuneloop.generate.rules import check, final_answer
 from tuneloop.generate.verify import verify
 from tuneloop.records import Example
-
-# Methods that use the verifiers or the judge to choose among answers need no second look.
-CHOSEN = ("regenerate", "preference")
 
 
 def finisher(

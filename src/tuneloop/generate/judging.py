@@ -7,16 +7,13 @@ from collections.abc import Sequence
 
 from tuneloop.generate.candidate import Candidate, Dropped
 from tuneloop.judge import Case, Judged, read_rubric, rubric_prompt
-from tuneloop.lm.asking import Ask
 from tuneloop.records import Example
 
 JUDGE_TOKENS = 256
 
 
 async def _judge(c: Candidate, question: str, answer: str) -> Judged:
-    message = {"role": "user", "content": rubric_prompt(Case(question, answer))}
-    ask = Ask(messages=(message,), max_new_tokens=JUDGE_TOKENS, temperature=0.0, seed=0, template="judge")
-    return read_rubric((await c.shop.ask_judge(ask)).text)
+    return read_rubric(await c.ask_judge(rubric_prompt(Case(question, answer)), JUDGE_TOKENS))
 
 
 async def grade(c: Candidate, pairs: Sequence[tuple[str, str]]) -> list[float | None]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tuneloop.config.generate import GenerateConfig
 from tuneloop.generate.candidate import Candidate, Inputs, Workshop
 from tuneloop.generate.engine import spent
-from tuneloop.generate.methods import Method
+from tuneloop.generate.methods import CHOSEN, Method
 from tuneloop.generate.prompts import Templates
 from tuneloop.lm.asking import Answer, Ask, Teacher
 
@@ -50,7 +50,8 @@ def preview(config: GenerateConfig, method: Method, templates: Templates, teache
         candidates = min(inputs_count, candidates or inputs_count)
     if candidates is None:
         return Preview(prompt, None, None, config.limits.tokens, config.limits.usd)
-    calls = candidates * (method.calls + (1 if config.judge else 0))
+    graded = config.judge is not None and config.method not in CHOSEN
+    calls = candidates * (method.calls(config) + graded)
     asked, answered = calls * len(prompt) // CHARACTERS, calls * config.teacher.max_new_tokens
     return Preview(prompt, candidates, calls, asked + answered, spent(config.teacher.price, asked, answered))
 

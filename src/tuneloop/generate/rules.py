@@ -12,6 +12,7 @@ from collections import Counter
 
 from tuneloop.config.generate import FilterConfig
 from tuneloop.generate.candidate import answer_of, question_of
+from tuneloop.language import language
 from tuneloop.records import Example
 from tuneloop.text import ngrams, normalise, words
 
@@ -48,7 +49,7 @@ def final_answer(row: Example) -> str:
 def check(row: Example, config: FilterConfig, *, refusals: bool) -> Finding:
     """The first rule that the row breaks, as (reason, value)."""
     prompt, answer = question_of(row), final_answer(row)
-    for rule in (_length, _format, _nothing, _language, _repetition):
+    for rule in (_length, _format, _nothing, _script, _language, _repetition):
         if found := rule(prompt, answer, config):
             return found
     return ("refusal", answer) if refusals and REFUSAL.search(answer) else None
@@ -83,13 +84,22 @@ def _nothing(prompt: str, answer: str, config: FilterConfig) -> Finding:
     return ("echo", answer) if normalise(answer) == normalise(prompt) else None
 
 
-def _language(prompt: str, answer: str, config: FilterConfig) -> Finding:
+def _script(prompt: str, answer: str, config: FilterConfig) -> Finding:
     if config.script is None:
         return None
     letters = [letter for letter in prompt + answer if letter.isalpha()]
     wanted = config.script.upper()
     share = sum(unicodedata.name(letter, "").startswith(wanted) for letter in letters) / max(1, len(letters))
-    return ("language", f"{share:.0%} {config.script}") if share < SCRIPT_SHARE else None
+    return ("script", f"{share:.0%} {config.script}") if share < SCRIPT_SHARE else None
+
+
+def _language(prompt: str, answer: str, config: FilterConfig) -> Finding:
+    """Each side is told by itself where it is long enough; as in `data`, what cannot be told passes."""
+    for text in (prompt, answer) if config.languages else ():
+        code = language(text)
+        if code is not None and code not in config.languages:
+            return "language", code
+    return None
 
 
 def _repetition(prompt: str, answer: str, config: FilterConfig) -> Finding:

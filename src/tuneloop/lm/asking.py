@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tuneloop.errors import UsageError
 from tuneloop.store import sha256_text
 
 Message = dict[str, Any]
-CAPABILITIES = ("chat", "completions", "logprobs", "json_schema")
 # Failures that another try may cure. `request` (the server refuses this very request) is not one.
 TRANSIENT = frozenset({"transport", "timeout", "rate_limit", "server", "protocol"})
 
@@ -36,7 +35,7 @@ class Ask:
 
     def payload(self) -> dict[str, Any]:
         """What decides the answer, as plain values."""
-        return {name: value for name, value in asdict(self).items() if name != "template"}
+        return {name: getattr(self, name) for name in self.__slots__ if name != "template"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ class Batching:
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.capabilities = frozenset({"chat", "completions", "logprobs"})
+        self.under_way = self.given_up = 0  # requests that somebody waits for, and that nobody waited for any more
         self._queue: asyncio.Queue[_Waiting] | None = None
         self._worker: asyncio.Task[None] | None = None
 
@@ -67,11 +68,15 @@ class Batching:
             self._worker = asyncio.create_task(self._work(self._queue))
         waiting = _Waiting(job, loop.create_future())
         self._queue.put_nowait(waiting)
+        self.under_way += 1
         try:
             return await waiting.answer
         except asyncio.CancelledError:
             job.cancelled = True
+            self.given_up += 1
             raise
+        finally:
+            self.under_way -= 1
 
     async def _work(self, queue: asyncio.Queue[_Waiting]) -> None:
         while True:

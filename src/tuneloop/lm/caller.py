@@ -99,12 +99,16 @@ class Caller:
         if attempt == 1:
             self.counts["in_flight_repeated"] += key in self.journal.unfinished
             self.journal.pending(key, ask.template, ask.payload())
+        else:
+            self.journal.pending_again(key, attempt)
         started = time.monotonic()
         try:
             answer = await self.teacher.ask(ask, key)
         except Failed as failure:
             if failure.kind == "rate_limit":
                 self.limiter.overloaded(failure.wait, started)
+            if failure.kind in TRANSIENT and attempt < ATTEMPTS:
+                self.journal.waiting(key, failure)  # while it holds its place: no more than the limit are in flight
             raise
         self.limiter.ok()
         return answer

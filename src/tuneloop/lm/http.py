@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -15,6 +16,9 @@ from tuneloop.text import shorten
 
 # Calls at once of `complete`; a generation run has a limiter of its own.
 AT_ONCE = 8
+# A client looks at each of its connections twice a request: at hundreds of them that is most of a request's cost, so
+# hundreds of calls are spread over several clients.
+CALLS_A_CLIENT = 16
 
 
 class Http:
@@ -35,35 +39,46 @@ class Http:
         self.name, self.base_url, self.temperature, self.timeout = model, base_url, temperature, timeout
         self.capabilities = frozenset(capabilities)
         self._api_key = api_key
-        self._client: Any = None
+        self._clients: list[Any] = []
+        self._busy: list[int] = []  # calls under way of each
 
     def __repr__(self) -> str:
         return f"Http({self.name!r}, {self.base_url!r})"
 
-    def _open(self) -> Any:
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[Any]:
+        """The client with the least under way; another one where all have CALLS_A_CLIENT."""
+        busy = self._busy
+        if not busy or min(busy) >= CALLS_A_CLIENT:
+            busy.append(0)
+            self._clients.append(self._new())
+        at = busy.index(min(busy))
+        busy[at] += 1
+        try:
+            yield self._clients[at]
+        finally:
+            busy[at] -= 1
+
+    def _new(self) -> Any:
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        if self._client is None:
-            from httpx2 import Limits  # what openai itself stands on
-
-            http = DefaultAsyncHttpxClient(limits=Limits(max_connections=1024, max_keepalive_connections=1024))
-            self._client = AsyncOpenAI(
-                base_url=self.base_url, api_key=self._api_key, timeout=self.timeout, max_retries=0, http_client=http
-            )
-        return self._client
+        return AsyncOpenAI(
+            base_url=self.base_url, api_key=self._api_key, timeout=self.timeout, max_retries=0,
+            http_client=DefaultAsyncHttpxClient(),
+        )  # fmt: skip
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
+        clients, self._clients, self._busy = self._clients, [], []
+        for client in clients:
+            await client.close()
 
     async def ask(self, ask: Ask, key: str) -> Answer:
         from openai import APIConnectionError, APIStatusError, APITimeoutError
 
         try:
             async with asyncio.timeout(self.timeout):
-                raw = await self._send(ask, key)
-                text = raw.text
+                async with self._client() as client:
+                    text = (await self._send(client, ask, key)).text
         except (APITimeoutError, TimeoutError) as error:
             raise Failed("timeout", f"no whole answer in {self.timeout:g} s") from error
         except APIConnectionError as error:
@@ -76,8 +91,7 @@ class Http:
             raise Failed("transport", self._clean(f"{type(error).__name__}: {error}")) from error
         return _read(text, ask)
 
-    async def _send(self, ask: Ask, key: str) -> Any:
-        client = self._open()
+    async def _send(self, client: Any, ask: Ask, key: str) -> Any:
         settings: dict[str, Any] = {
             "model": self.name,
             "max_tokens": ask.max_new_tokens,

@@ -1,6 +1,8 @@
 """The journal of a generation run: one JSON object a line, appended, so that it can be read while the run goes on.
 
     {"call": key, "state": "pending", "template": ..., "ask": {...}}      before the call is sent
+    {"call": key, "state": "waiting", "kind": ..., "what": ...}           it came back without an answer; tried again
+    {"call": key, "state": "pending", "try": 2}
     {"call": key, "state": "ok", "text": ..., "finish": ..., "in": n, "out": n}
     {"call": key, "state": "failed", "kind": ..., "what": ..., "raw": ...}
     {"candidate": i, "state": "accepted" | "dropped" | "failed", ...}     the fate of what was made of the answers
@@ -30,7 +32,8 @@ class Journal:
     """Answers and failures of earlier sessions by request key, and the file that new ones are appended to.
 
     `answers` are final. So are failures, but for transient ones that no answer followed: those were the server's end,
-    not the request's, and are tried again. `unfinished` are calls that were sent and never came back.
+    not the request's, and are tried again. `unfinished` are calls that were sent and never came back, which
+    those that wait for another try are not.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,6 +66,8 @@ class Journal:
             self.unfinished.discard(line["call"])
             self.failures.update(recent)
             recent.clear()
+        elif line["state"] == "waiting":
+            self.unfinished.discard(line["call"])
         else:
             found = Failed(line["kind"], line["what"], raw=line.get("raw", ""))
             self.unfinished.discard(line["call"])
@@ -77,6 +82,12 @@ class Journal:
 
     def pending(self, key: str, template: str, ask: dict[str, Any]) -> None:
         self.append({"call": key, "state": "pending", "template": template, "ask": ask})
+
+    def waiting(self, key: str, failure: Failed) -> None:
+        self.append({"call": key, "state": "waiting", "kind": failure.kind, "what": failure.what})
+
+    def pending_again(self, key: str, attempt: int) -> None:
+        self.append({"call": key, "state": "pending", "try": attempt})
 
     def ok(self, key: str, answer: Answer) -> None:
         self.answers[key] = answer

@@ -8,8 +8,8 @@ multiplicity). So, tokens of each text sorted from rare to frequent in one fixed
 - lengths: n lies between m t / (2 - t) and m (2 - t) / t;
 - prefixes (Chaudhuri et al. 2006): texts that share o tokens share one among the first m - o + 1 of the one and the
   first n - o + 1 of the other;
-- positions (Xiao et al. 2008): a match at places i and j leaves room for 1 + min(m - i - 1, n - j - 1) shared tokens
-  beside what was matched before.
+- bitmaps (Sandes et al. 2017): each token flips one of BITS bits, so two texts whose bits differ in d places differ in
+  at least d tokens and share at most (m + n - d) / 2.
 
 What is left is decided by the longest common subsequence itself, bit-parallel (Hyyro 2004). The order is drawn anew
 from the counts whenever the pool has doubled, which adds a constant factor in all.
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,6 +27,7 @@ import numpy as np
 # letters lost, and a text without any token is like no other.
 _TOKEN = re.compile(r"[a-z0-9]+")
 _UNKNOWN = 1 << 40
+BITS = 256  # several times the tokens of a usual prompt, so that few of them meet in a bit
 
 
 def rouge_tokens(text: str) -> list[str]:
@@ -77,9 +77,10 @@ class Similar:
         self._counts: list[int] = []
         self._texts: list[list[int]] = []
         self._sorted_from = 0
-        self._rank: np.ndarray = np.zeros(0, dtype=np.int64)
+        self._rank: list[int] = []
         self._lists: dict[int, array[int]] = {}
         self._lengths = array("i")
+        self._bits = array("Q")  # BITS / 64 numbers a text
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -91,6 +92,7 @@ class Similar:
             self._counts[token] += 1
         self._texts.append(tokens)
         self._lengths.append(len(tokens))
+        self._bits.frombytes(_bitmap(tokens))
         if len(self._texts) >= 2 * max(64, self._sorted_from):
             self._resort()
         else:
@@ -131,54 +133,57 @@ class Similar:
         """(rank, occurrence) pairs, rare first: the second 'the' of a text matches the second 'the' of another."""
         size = len(self._rank)
         # Tokens newer than the order come first; those the pool does not know (below zero) before all.
-        ranks = sorted(int(self._rank[t]) if 0 <= t < size else -1 - t if t >= 0 else t - _UNKNOWN for t in tokens)
-        seen: Counter[int] = Counter()
-        result = []
-        for rank in ranks:
-            result.append((rank, seen[rank]))
-            seen[rank] += 1
-        return result
+        held = self._rank
+        ranks = sorted(held[t] if 0 <= t < size else -1 - t if t >= 0 else t - _UNKNOWN for t in tokens)
+        return _numbered(ranks)
 
     def _index(self, index: int) -> None:
         tokens = self._texts[index]
-        for place, (rank, nth) in enumerate(self._order(tokens)[: self._prefix(len(tokens))]):
-            self._lists.setdefault(_key(rank, nth), array("i")).extend((index, place))
+        for rank, nth in self._order(tokens)[: self._prefix(len(tokens))]:
+            self._lists.setdefault(_key(rank, nth), array("i")).append(index)
 
     def _resort(self) -> None:
         counts = np.array(self._counts, dtype=np.int64)
-        self._rank = np.empty(len(counts), dtype=np.int64)
-        self._rank[np.lexsort((np.arange(len(counts)), counts))] = np.arange(len(counts))
+        ranks = np.empty(len(counts), dtype=np.int64)
+        ranks[np.argsort(counts, kind="stable")] = np.arange(len(counts))
+        self._rank = ranks.tolist()
         self._lists = {}
         self._sorted_from = len(self._texts)
         for index in range(len(self._texts)):
             self._index(index)
 
     def _candidates(self, tokens: list[int]) -> list[int]:
-        """Indices in order of those that pass the length, prefix and position filters."""
+        """Indices in order of those that pass the prefix, length and bitmap filters."""
         m = len(tokens)
-        blocks, starts = [], []
-        for place, (rank, nth) in enumerate(self._order(tokens)[: self._prefix(m)]):
-            held = self._lists.get(_key(rank, nth))
-            if held is not None:
-                blocks.append(np.frombuffer(held, dtype=np.int32).reshape(-1, 2).copy())
-                starts.append(np.full(len(blocks[-1]), place, dtype=np.int32))
+        prefix = self._order(tokens)[: self._prefix(m)]
+        blocks = [np.frombuffer(held, np.int32) for pair in prefix if (held := self._lists.get(_key(*pair)))]
         if not blocks:
             return []
-        pairs, mine = np.concatenate(blocks), np.concatenate(starts)
-        lengths = np.frombuffer(self._lengths, dtype=np.int32)[pairs[:, 0]]
-        low, high = m * self.threshold / (2 - self.threshold), m * (2 - self.threshold) / self.threshold
-        fits = (lengths >= low - 1) & (lengths <= high + 1)
-        pairs, mine, lengths = pairs[fits], mine[fits], lengths[fits]
-        if not len(pairs):
-            return []
-        order = np.lexsort((mine, pairs[:, 0]))
-        pairs, mine, lengths = pairs[order], mine[order], lengths[order]
-        index, first, count = np.unique(pairs[:, 0], return_index=True, return_counts=True)
-        last = first + count - 1
-        # Matches up to the last one in both prefixes, and the most that can follow it in either text.
-        rest = np.minimum(m - mine[last] - 1, lengths[last] - pairs[last, 1] - 1)
-        least = np.maximum(1, (self.threshold * (m + lengths[last]) / 2).astype(np.int64))
-        return [int(i) for i in index[count + rest >= least]]
+        index = np.unique(np.concatenate(blocks))
+        lengths = np.frombuffer(self._lengths, np.int32)[index]
+        bits = np.frombuffer(self._bits, np.uint64).reshape(-1, BITS // 64)[index]
+        apart = np.bitwise_count(bits ^ np.frombuffer(_bitmap(tokens), np.uint64)).sum(1, dtype=np.int32)
+        shared = np.minimum(np.minimum(m, lengths), (m + lengths - apart) // 2)
+        least = np.maximum(1, (self.threshold * (m + lengths) / 2).astype(np.int32))
+        return [int(i) for i in index[shared >= least]]
+
+
+def _numbered(values: Sequence[int]) -> list[tuple[int, int]]:
+    """(value, how often it came before): what makes a bag of tokens a set."""
+    seen: dict[int, int] = {}
+    result = []
+    for value in values:
+        nth = seen.get(value, 0)
+        seen[value] = nth + 1
+        result.append((value, nth))
+    return result
+
+
+def _bitmap(tokens: Sequence[int]) -> bytes:
+    bits = 0
+    for token, nth in _numbered(tokens):
+        bits ^= 1 << ((token * 0x9E3779B1 + nth * 0x85EBCA77 >> 16) % BITS)
+    return bits.to_bytes(BITS // 8, "little")
 
 
 def _key(rank: int, nth: int) -> int:

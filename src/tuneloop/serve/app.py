@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import json
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,7 @@ from tuneloop.store import sha256_text
 # Whole answers that are kept for a repeated Idempotency-Key.
 KEPT_ANSWERS = 1024
 DEFAULT_TOKENS = 512
+LOOK_SECONDS = 0.1  # between two looks whether the client is still there
 
 
 @dataclass
@@ -40,11 +41,27 @@ class Kept:
         return self.answers[name]
 
 
+class Guard:
+    """Lets in who carries the token. Plain ASGI: a middleware of functions would hide that a client went away."""
+
+    def __init__(self, app: Any, token: str) -> None:
+        self.app, self.token = app, token
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] != "/health":
+            given = dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer ").strip()
+            if not hmac.compare_digest(given, self.token.encode()):
+                from fastapi.responses import JSONResponse
+
+                error = Refused("a wrong token, or none", status=401, code="invalid_api_key")
+                return await _error(JSONResponse, error)(scope, receive, send)  # type: ignore[no-any-return]
+        await self.app(scope, receive, send)
+
+
 def build(teacher: Batching, *, token: str | None = None) -> Any:
     """The ASGI application. With a token every request must carry it as `Authorization: Bearer`."""
     from fastapi import FastAPI, Request
-    from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse, StreamingResponse
+    from fastapi.responses import StreamingResponse
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -54,52 +71,79 @@ def build(teacher: Batching, *, token: str | None = None) -> Any:
     app = FastAPI(title="tuneloop", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     kept = Kept()
 
-    @app.middleware("http")
-    async def allowed(request: Request, call_next: Any) -> Any:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if token and request.url.path != "/health" and not hmac.compare_digest(given.encode(), token.encode()):
-            return _error(JSONResponse, Refused("a wrong token, or none", status=401, code="invalid_api_key"))
-        return await call_next(request)
-
-    @app.exception_handler(Refused)
-    async def refused(request: Request, error: Refused) -> Any:
-        return _error(JSONResponse, error)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Any:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part != "body")
-        return _error(JSONResponse, Refused(f"{place}: {first['msg']}"))
+    _tell_errors(app)
+    if token:
+        app.add_middleware(Guard, token=token)
 
     @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
+    async def health() -> dict[str, Any]:
+        return {"status": "ok", "under_way": teacher.under_way, "given_up": teacher.given_up}
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         return replies.models(teacher.name, teacher.capabilities)
+
+    async def answered(request: Request, body: Common, make: Callable[[], Coroutine[Any, Any, dict[str, Any]]]) -> Any:
+        return await kept.get(request.headers.get("idempotency-key"), body, lambda: _while_there(request, make()))
 
     async def chat(body: ChatRequest, request: Request) -> Any:
         body.check()
         job = _chat_job(teacher, body)
         if body.stream:
             return StreamingResponse(_events(_chat_pieces(teacher, body, job)), media_type="text/event-stream")
-        return await kept.get(request.headers.get("idempotency-key"), body, lambda: _chat(teacher, body, job))
+        return await answered(request, body, lambda: _chat(teacher, body, job))
 
     async def complete(body: CompletionRequest, request: Request) -> Any:
         job = _text_job(teacher, body)
         if body.stream:
             return StreamingResponse(_events(_text_pieces(teacher, body, job)), media_type="text/event-stream")
-        return await kept.get(request.headers.get("idempotency-key"), body, lambda: _text(teacher, body, job))
+        return await answered(request, body, lambda: _text(teacher, body, job))
 
     # Annotations are strings here, and these classes are local names: FastAPI is given the real ones.
     chat.__annotations__ = {"body": ChatRequest, "request": Request}
     complete.__annotations__ = {"body": CompletionRequest, "request": Request}
-    for handler in (refused, invalid, allowed):
-        handler.__annotations__ = {}
     app.post("/v1/chat/completions")(chat)
     app.post("/v1/completions")(complete)
     return app
+
+
+def _tell_errors(app: Any) -> None:
+    """Whatever goes wrong is told as an error object of the protocol."""
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+    from starlette.exceptions import HTTPException
+
+    def named(request: Any, error: Any) -> Refused:
+        if isinstance(error, Refused):
+            return error
+        if isinstance(error, RequestValidationError):
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"] if part != "body")
+            return Refused(f"{place}: {first['msg']}")
+        if isinstance(error, HTTPException):
+            what = f"{request.method} {request.url.path}: {error.detail}"
+            return Refused(what, status=error.status_code, code="not_found")
+        return Refused(
+            f"this server failed: {type(error).__name__}", status=500, code="server_error"
+        )  # the log has all
+
+    async def told(request: Any, error: Any) -> Any:
+        return _error(JSONResponse, named(request, error))
+
+    for kind in (Refused, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, told)
+
+
+async def _while_there(request: Any, answer: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    """The answer; given up where the client goes away before it, so that nobody waits behind it for nothing."""
+    task = asyncio.create_task(answer)
+    try:
+        while not (await asyncio.wait([task], timeout=LOOK_SECONDS))[0]:
+            if await request.is_disconnected():
+                raise Refused("the client went away", status=499, code="client_closed_request")
+        return task.result()
+    finally:
+        task.cancel()
 
 
 def _error(response: Any, error: Refused) -> Any:
