@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,18 +143,17 @@ def stop_workers(out: Path) -> None:
 
     for p in psutil.process_iter(["cmdline"]):
         line = p.info["cmdline"] or []
-        if "tuneloop.train.worker" in line and any(str(out) in Path(w, "job.json").read_text() for w in line[-1:]):
+        job = Path(line[-1], "job.json") if "tuneloop.train.worker" in line else None
+        if job and job.is_file() and str(out) in job.read_text():
             p.kill()
 
 
 def resumed(settings: dict[str, Any], top: Path, chance: random.Random) -> dict[str, Any]:
     name = f"{settings['devices']}{settings['packing']}{settings['gradient_accumulation_steps']}"
     train(top, f"straight-{name}", settings)
-    steps, kills = int(settings["max_steps"]), []
-    for _ in range(2):
-        kills.append(chance.randrange(1, steps - 1))
-        if train(top, f"cut-{name}", settings, kills[-1]):
-            break
+    kills = sorted(chance.sample(range(1, int(settings["max_steps"])), 2))
+    for step in kills:
+        train(top, f"cut-{name}", settings, step)
     train(top, f"cut-{name}", settings)
     sums = [
         hashlib.sha256((top / f"{way}-{name}" / "model.safetensors").read_bytes()).hexdigest()
@@ -168,20 +168,19 @@ def resumed(settings: dict[str, Any], top: Path, chance: random.Random) -> dict[
     }
 
 
-def resumes(top: Path, *, quick: bool) -> list[dict[str, Any]]:
+def resumes(top: Path, found: list[dict[str, Any]], *, quick: bool) -> Iterator[None]:
+    """Adds what `found` lacks, one cell after the other."""
     from tests.recipe.tiny import tiny_data, tiny_examples, tiny_folder
 
     tiny_folder(top / "base")
     tiny_data(top / "data", tiny_examples(46))
-    chance, found = random.Random(0), []
     fixed = {"method": "full", "learning_rate": 0.003, "save_steps": 4, "eval_steps": 7, "max_steps": 60}
-    for devices, packing, passes in itertools.product((1, 2), ("true", "false"), (1, 2)):
+    cells = list(itertools.product((1, 2), ("true", "false"), (1, 2)))[: 1 if quick else None]
+    for number, (devices, packing, passes) in list(enumerate(cells))[len(found) :]:
         more = {"devices": devices, "packing": packing, "gradient_accumulation_steps": passes}
-        found.append(resumed({**fixed, "per_device_train_batch_size": 8 // passes, **more}, top, chance))
+        found.append(resumed({**fixed, "per_device_train_batch_size": 8 // passes, **more}, top, random.Random(number)))
         print(json.dumps(found[-1]), file=sys.stderr, flush=True)
-        if quick:
-            break
-    return found
+        yield
 
 
 def table(result: dict[str, Any]) -> str:
@@ -206,6 +205,7 @@ def table(result: dict[str, Any]) -> str:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--quick", action="store_true")
+    p.add_argument("--into", type=Path, help="what is done is kept here, and not done again")
     a = p.parse_args()
     import torch
 
@@ -213,22 +213,31 @@ def main() -> None:
 
     console.set_mode(quiet=True)
     torch.set_num_threads(1)
+    into = a.into or (None if a.quick else HERE / "results" / f"{datetime.date.today()}-equivalence.json")
+    result: dict[str, Any] = json.loads(into.read_text()) if a.into and a.into.is_file() else {}
+    result |= {
+        "date": str(datetime.date.today()),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "command": "python benchmarks/equivalence.py",
+    }
+
+    def keep() -> None:
+        if into:
+            into.write_text(json.dumps(result, indent=1) + "\n")
+
     with tempfile.TemporaryDirectory() as name:
         top = Path(name)
-        result: dict[str, Any] = {
-            "date": str(datetime.date.today()),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "command": "python benchmarks/equivalence.py",
-            "gradients": gradients([4] if a.quick else [1, 2, 4, 8], [512] if a.quick else [512, 1024], top),
-            "resumes": resumes(top, quick=a.quick),
-        }
+        if "gradients" not in result:
+            sizes = ([4], [512]) if a.quick else ([1, 2, 4, 8], [512, 1024])
+            result |= {"gradients": gradients(*sizes, top), "resumes": []}
+            keep()
+        for _ in resumes(top, result["resumes"], quick=a.quick):
+            keep()
     result["worst_gradient_difference"] = max(row["gradient_difference"] for row in result["gradients"])
     result["worst_loss_difference"] = max(row["loss_difference"] for row in result["gradients"])
     result["all_resumed_same"] = all(row["same_bytes"] for row in result["resumes"])
     print(table(result))
-    if not a.quick:
-        into = HERE / "results" / f"{datetime.date.today()}-equivalence.json"
-        into.write_text(json.dumps(result, indent=1) + "\n")
+    keep()
     print(json.dumps(result))
     sys.exit(0 if result["worst_gradient_difference"] < BOUND and result["all_resumed_same"] else 1)
 
