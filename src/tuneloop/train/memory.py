@@ -35,7 +35,7 @@ DEPTHS = (4, 8)
 # Resident memory over the blocks of all phases (on CUDA: over those alive at once), fitted by benchmarks/plan_memory.py
 # (see its dated results) on glibc's malloc when it keeps what it once had, as `fuse.keep_memory` asks. CUDA's caching
 # allocator rounds and splits: not measured here.
-WASTE = {"cpu": 1.70, "cuda": 1.08, "mps": 1.70}
+WASTE = {"cpu": 1.60, "cuda": 1.08, "mps": 1.60}
 ROOM = 0.85  # of what is free may be planned for; the rest is for what else the machine does
 
 
