@@ -100,11 +100,12 @@ def measure(name: str, kind: str, shape: str, settings: dict[str, Any], folder: 
     alone = memory.peak(counted[size], base, found.device)
     told = first["peak_bytes"] + alone - memory.peak(counted[1], base, found.device)
     measured = probe(config, asked, folder / "data", step)["peak_bytes"]
-    live = sum(counted[size][kind] for kind in memory.KINDS)
+    live, apart = sum(counted[size][kind] for kind in memory.KINDS), counted[size]["apart"]
     return {
         "name": name, "measured_mib": measured >> 20, "counted_mib": alone >> 20, "with_probe_mib": told >> 20,
         "counted_error": round(alone / measured - 1, 3), "with_probe_error": round(told / measured - 1, 3),
-        "live_mib": live >> 20, "base_mib": base >> 20, "waste": round((measured - base) / live, 3),
+        "live_mib": live >> 20, "apart_mib": apart >> 20, "base_mib": base >> 20,
+        "waste": round((measured - base) / apart, 3),
         "probe_mib": first["peak_bytes"] >> 20,
         "parts_mib": {kind: counted[size][kind] >> 20 for kind in memory.KINDS},
     }  # fmt: skip

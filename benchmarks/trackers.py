@@ -11,9 +11,10 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import struct
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -46,18 +47,30 @@ def mlflow(out: Path) -> list[float]:
 
 def wandb(out: Path) -> list[float]:
     from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
 
-    store = DataStore()
-    store.open_for_scan(str(next((out / "wandb").glob("offline-run-*/*.wandb"))))
     found = []
-    while (data := store.scan_data()) is not None:
+    for data in records(next((out / "wandb").glob("offline-run-*/*.wandb")).read_bytes()):
         record = Record()
         record.ParseFromString(data)
         for item in record.history.item:
             if (item.key or item.nested_key[0]) == "loss":
                 found.append(float(item.value_json))
     return found
+
+
+def records(data: bytes) -> Iterator[bytes]:
+    """The records of an offline run's file: LevelDB's log format, blocks of 32 KiB, behind 7 bytes of its own."""
+    block, place, held = 2**15, 7, b""
+    while place + 7 <= len(data):
+        if block - place % block < 7:  # too little room for a header: the next block
+            place += block - place % block
+            continue
+        length, kind = struct.unpack_from("<HB", data, place + 4)
+        held += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield held
+            held = b""
 
 
 READERS: dict[str, Callable[[Path], list[float]]] = {

@@ -91,6 +91,26 @@ def test_counted_memory_has_the_parts_one_can_check_by_hand() -> None:
     assert set(KINDS) < set(found)
 
 
+@pytest.mark.parametrize("name", ["dpo", "orpo", "kto", "reward", "distill"])
+def test_memory_of_every_objective_is_counted(name: str, folders: Path) -> None:
+    import torch
+    from tests.recipe.test_train_trl import pairs, singles, triples
+
+    more = {"teacher": str(folders / "base")} if name == "distill" else {}
+    config = TrainConfig(method="full", objective=name, per_device_train_batch_size=4, **more)  # type: ignore[arg-type]
+    rows = singles(triples(4)) if name in ("kto", "distill") else pairs(triples(4))
+    found = count(tiny_model().config, config, torch.float32, rows, packing=True)
+    weights = sum(p.numel() for p in tiny_model().parameters()) * 4
+    assert found["weights"] >= (2 * weights if name == "distill" else 0.8 * weights)
+    assert found["activations"] > 0
+    assert found["apart"] >= sum(found[kind] for kind in KINDS)
+
+
+def test_four_bit_weights_are_counted_as_such() -> None:
+    plain, small = counted(method="lora"), counted(method="lora", load_in_4bit=True)
+    assert 0.1 * plain["weights"] < small["weights"] < 0.6 * plain["weights"]
+
+
 SPACE = {"space": {"learning_rate": {"low": 1e-6, "high": 1e-1, "log": True}, "warmup_ratio": [0.0, 0.1]}}
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +224,33 @@ def test_task_scores_and_samples_while_training(tmp_path: Path) -> None:
     curves = EventAccumulator(str(out / "tensorboard")).Reload()
     assert [e.value for e in curves.Scalars("loss")] == pytest.approx(losses(out), rel=1e-6)
     assert [e.step for e in curves.Scalars("copy")] == list(scores)
+
+
+def test_what_a_terminal_shows(tmp_path: Path) -> None:
+    """On a real pseudo-terminal of 100 columns: bar, time left, and below it what is told, neither cut nor wrapped."""
+    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
+    tiny_folder(tmp_path / "base")
+    tiny_data(tmp_path / "data")
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    sets = ["train.method=full", "train.learning_rate=1e-3", "train.max_steps=60", "train.eval_steps=20"]
+    command = [sys.executable, "-m", "tuneloop", "train", "--model", "base", "--data", "data", "--out", "out"]
+    process = subprocess.Popen(
+        [*command, *[word for value in sets for word in ("--set", value)]], cwd=tmp_path,
+        stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm-256color"},
+    )  # fmt: skip
+    os.close(theirs)
+    drawn = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other side is closed
+        while chunk := os.read(ours, 65536):
+            drawn += chunk
+    assert process.wait() == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.decode())
+    told = [line for line in re.split(r"[\r\n]+", text) if "tokens/s" in line]
+    shape = r"  loss \d+\.\d{4} [▁▂▃▄▅▆▇█]+(  valid \d+\.\d{4})?  [\d,]+ tokens/s  \d+\.\d\d GiB  \d+% of matrix rate"
+    assert told
+    assert all(re.fullmatch(shape, line.rstrip()) and len(line) <= 100 for line in told), told[-1]
+    assert re.search(r"train +━+ +\d+/60 +\d:\d\d:\d\d", text)
 
 
 @pytest.mark.parametrize("settings", [{"gradient_checkpointing": "full"}, {"gradient_checkpointing": "selective"}])

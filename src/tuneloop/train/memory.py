@@ -18,10 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tuneloop.config import TrainConfig
+from tuneloop.models import locate
 from tuneloop.train.activations import keeping, recompute
 from tuneloop.train.attention import NAME, register, why_not
 from tuneloop.train.batch import Item
-from tuneloop.train.heap import Heap
 from tuneloop.train.methods import adapter, freeze
 from tuneloop.train.objectives import build
 from tuneloop.train.objectives.tokens import suppose_plain
@@ -32,26 +32,44 @@ from tuneloop.train.step import take_step
 KINDS = ("weights", "adapters", "gradients", "optimizer", "scores", "activations")
 # Deeper models are counted at these two depths and continued in a line: every layer adds the same.
 DEPTHS = (4, 8)
-# Resident memory over live blocks, fitted by benchmarks/plan_memory.py (see its dated results) on glibc's malloc when
-# it keeps what it once had, as `fuse.keep_memory` asks. CUDA's caching allocator rounds and splits: not measured here.
-WASTE = {"cpu": 1.76, "cuda": 1.08, "mps": 1.76}
+# Resident memory over the blocks of all phases (on CUDA: over those alive at once), fitted by benchmarks/plan_memory.py
+# (see its dated results) on glibc's malloc when it keeps what it once had, as `fuse.keep_memory` asks. CUDA's caching
+# allocator rounds and splits: not measured here.
+WASTE = {"cpu": 1.60, "cuda": 1.08, "mps": 1.60}
 ROOM = 0.85  # of what is free may be planned for; the rest is for what else the machine does
 
 
 @dataclass
 class Ledger:
-    """Bytes alive now and at the peak, by kind."""
+    """Bytes alive now and at the peak, by kind; and the most that each kind, and all that comes and goes, ever had."""
 
     now: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     peak: dict[str, int] = field(default_factory=dict)
+    most: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     total: int = 0
     highest: int = 0
+    moving: int = 0
 
     def add(self, kind: str, count: int) -> None:
         self.now[kind] += count
         self.total += count
+        self.most[kind] = max(self.most[kind], self.now[kind])
+        self.moving = max(self.moving, self.now["scores"] + self.now["activations"])
         if self.total > self.highest:
             self.highest, self.peak = self.total, dict(self.now)
+
+    def begin(self) -> None:
+        """Peaks are those from here on."""
+        self.highest, self.peak, self.most = self.total, dict(self.now), dict(self.now)
+        self.moving = self.now["scores"] + self.now["activations"]
+
+    def apart(self) -> int:
+        """The most of what stays and the most of what moves, though they are not there at one time.
+
+        A heap keeps what each phase once had: where a large block was, small ones settle, and the next large one does
+        not fit there. Measured: malloc had 2.4 GB for at most 1.1 GB alive, after three steps.
+        """
+        return self.moving + sum(self.most[kind] for kind in KINDS if kind not in ("scores", "activations"))
 
 
 class _Watch(TorchDispatchMode):
@@ -59,7 +77,7 @@ class _Watch(TorchDispatchMode):
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.ledger, self.heap, self.vocabulary = Ledger(), Heap(), vocabulary
+        self.ledger, self.vocabulary = Ledger(), vocabulary
         self.kinds: dict[int, str] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -76,12 +94,10 @@ class _Watch(TorchDispatchMode):
         if key not in self.kinds:
             self.kinds[key] = kind
             self.ledger.add(kind, storage.nbytes())
-            self.heap.take(key, storage.nbytes())
             weakref.finalize(storage, self._leave, key, storage.nbytes())
 
     def _leave(self, key: int, count: int) -> None:
         self.ledger.add(self.kinds.pop(key), -count)
-        self.heap.give(key)
 
     def rename(self, tensors: Sequence[torch.Tensor | None], kind: str) -> None:
         """From now on these blocks count as `kind`."""
@@ -110,7 +126,7 @@ def _without_numbers(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def count(shape: Any, config: TrainConfig, dtype: torch.dtype, items: list[Item], *, packing: bool) -> dict[str, int]:
-    """Bytes at the peak of the second step over `items`, by KINDS; 'heap': what malloc then holds, gaps included;
+    """Bytes at the peak of the second step over `items`, by KINDS; 'apart': with each phase's own (`Ledger.apart`);
     'loading': the weights while they load.
 
     `shape` is the model's config. Raises RuntimeError where the model's code asks for numbers.
@@ -133,39 +149,72 @@ def _at_depth(shape: Any, layers: int) -> Any:
 
 def _count(shape: Any, config: TrainConfig, dtype: torch.dtype, items: list[Item], *, packing: bool) -> dict[str, int]:
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from transformers import AutoModelForCausalLM
 
     register()
     watch = _Watch(int(shape.get_text_config().vocab_size))
     with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(shape, dtype=dtype)
+        network, teacher = _bare(shape, config, dtype), _teacher(config, dtype)
         packing = packing and not why_not(network, max(len(item.input_ids) for item in items))
-        if packing:
-            network.set_attn_implementation(NAME)
+        for model in (network, teacher) if packing else ():
+            if model is not None:
+                model.set_attn_implementation(NAME)
+        saved = _saved_by_four_bits(network) if config.load_in_4bit else 0
         base = {id(p) for p in network.parameters()}
         if config.method != "full":
             network = adapter(network, config)
         adapters = [name for name, p in network.named_parameters() if id(p) not in base]
     with FakeTensorMode(allow_non_fake_inputs=True), watch:
-        _materialise(network)
+        for model in (network, teacher):
+            if model is not None:
+                _materialise(model)
+                watch.rename(list(model.parameters()), "weights")
+                suppose_plain(model)
         weights = dict(network.named_parameters())
-        watch.rename(list(weights.values()), "weights")
         loading = 2 * watch.ledger.now["weights"]  # the file's pages and the copy
         watch.rename([weights[name] for name in adapters], "adapters")
         freeze(network, config.freeze)
         recompute(network, config)
-        suppose_plain(network)
-        trainer = Trainer(network, config, items, [], Path("."), 1e-4, packing, 0, build(config))
+        objective = build(config, teacher)
+        trainer = Trainer(network, config, items, [], Path("."), 1e-4, packing, 0, objective)
         trainer.keeping = keeping(network, config)
+        if objective.before:
+            objective.before(network, items, trainer.passes)
         optimizer = Optimizer(network, config, 1e-4)
         _name_gradients(watch, optimizer)
         for _ in range(2):
-            watch.ledger.highest = 0
+            watch.ledger.begin()
             take_step(trainer, optimizer, State(), items, 10)
             watch.rename(list(optimizer.tensors().values()), "optimizer")
             watch.rename([p for name, p in weights.items() if name not in adapters], "weights")
             watch.rename([weights[name] for name in adapters], "adapters")
-    return {**watch.ledger.peak, "loading": loading, "heap": watch.heap.highest}
+    peak = {**watch.ledger.peak, "loading": loading, "apart": watch.ledger.apart() - saved}
+    return {**peak, "weights": peak["weights"] - saved}
+
+
+def _bare(shape: Any, config: TrainConfig, dtype: torch.dtype) -> Any:
+    """The model of a shape, on the device that is on."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    if config.objective != "reward":
+        return AutoModelForCausalLM.from_config(shape, dtype=dtype)
+    found = type(shape).from_dict({**shape.to_dict(), "num_labels": 1, "pad_token_id": 0})
+    return AutoModelForSequenceClassification.from_config(found, dtype=dtype)
+
+
+def _teacher(config: TrainConfig, dtype: torch.dtype) -> Any:
+    if config.teacher is None:
+        return None
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    found = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(locate(config.teacher)), dtype=dtype)
+    return found.requires_grad_(False)
+
+
+def _saved_by_four_bits(network: Any) -> int:
+    """Bytes that the linear layers inside the decoder need less as NF4: 4 bits and 0.127 for the constants a weight."""
+    head = network.get_output_embeddings()
+    layers = [m for m in network.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    return round(sum(m.weight.numel() * (m.weight.element_size() - 0.516) for m in layers))
 
 
 def _materialise(network: Any) -> None:
@@ -194,8 +243,8 @@ def _name_gradients(watch: _Watch, optimizer: Optimizer) -> None:
 
 def peak(counted: dict[str, int], base: int, device: str) -> int:
     """Bytes at the worst moment: `base` for the process itself, and the blocks with the allocator's waste."""
-    step = sum(counted[kind] for kind in KINDS)
-    return base + round(max(step * WASTE[device], counted["loading"]))
+    held = sum(counted[kind] for kind in KINDS) if device == "cuda" else counted["apart"]
+    return base + round(max(held * WASTE[device], counted["loading"]))
 
 
 def recommend(step: int, expect: Callable[[int], int], room: int) -> int:
