@@ -179,11 +179,12 @@ def verdict_lines(rows: list[dict[str, Any]]) -> list[str]:
         metric = "log-prob" if row["metric"] == "perplexity" else row["metric"]
         n = f"n {row['n']}/{row['clusters']}" if row.get("clusters") else f"n {row['n']}"
         lines.append(
-            f"{row['task'][:20]:<20} {metric[:8]:<8} {row['before']:6.3f} -> {row['after']:6.3f} "
-            f"[{row['low']:+.3f}, {row['high']:+.3f}] {n:<12} {row['verdict']}"
+            f"{row['task'][:20]:<20} {metric[:11]:<11} {row['before']:5.3f} -> {row['after']:5.3f} "
+            f"[{row['low']:+.3f}, {row['high']:+.3f}] {n:<10} {row['verdict']}"
         )
     if any(row.get("clusters") for row in rows):
-        lines.append("n a/b: a rows from b sources; rows of one source move together, so whole sources were tested")
+        lines.append("n a/b: a rows from b sources. Rows of one source move together, so sources were tested, and")
+        lines.append("few of them can show little, however many rows they have.")
     return lines
 
 

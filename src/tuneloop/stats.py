@@ -285,6 +285,11 @@ def rows_needed_unpaired(diff: float, share: float = 0.5, power: float = _POWER,
     return math.ceil(2 * share * (1 - share) * (z / diff) ** 2)
 
 
+def sources_needed(tests: int, alpha: float = 0.05) -> int:
+    """The fewest clusters whose sign flips can reach `alpha` over so many tests: k of them give p 2^(1 - k) at best."""
+    return math.ceil(math.log2(2 * max(1, tests) / alpha))
+
+
 def seed_spread(by_seed: Sequence[Sequence[float]]) -> dict[str, float]:
     """Rows scored under several shot seeds: [seeds, rows] -> what sampling of rows and what the choice of seed adds.
 

@@ -115,6 +115,7 @@ def test_a_second_try_with_other_words_is_counted(compared: Path, data: Path, mo
     assert (tmp_path / "base" / "manifest.json").stat().st_mtime_ns == written  # the base is as it was
     manifest = read_json(tmp_path / "manifest.json")
     assert manifest["stage"] == "compare" and set(manifest["inputs"]) == {"data", "base", "prompt"}
+    assert manifest["config"]["contenders"][0]["model"]["name"] == model
     assert {"contenders.json", "test_uses.jsonl", "run.json"} == set(manifest["files"])
     assert again["tried"] == {"on_test": 3, "chosen_on_valid_from": {}, "tests": 2}
 
@@ -187,6 +188,11 @@ def test_advice_follows_the_verdicts() -> None:
         unsure["do"] == "cannot tell" and "n is too small" in unsure["reason"] and "rows would show" in unsure["reason"]
     )
     assert recommend(ranking, verdicts(tb=same, pb=same, tp=same), settings)["do"] == "cannot tell"
+    shared = [v | {"clusters": 4} for v in verdicts(tb=same, pb=same, tp=same)]
+    # Three tests at 5 %: 2^(1 - 7) * 3 is the first below it; 4 * (10 / 2)^2 sources show 2 points instead of 10.
+    assert (
+        "from 4 sources" in (reason := recommend(ranking, shared, settings)["reason"]) and "take 100 sources" in reason
+    )
     wide = CompareConfig(margin=0.1)
     assert recommend(ranking, verdicts(tb=same, pb=same, tp=same), wide)["do"] == "base"
     assert recommend(ranking, verdicts(tb="better", pb="better", tp=same), wide)["do"] == "prompt"

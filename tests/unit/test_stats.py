@@ -123,3 +123,10 @@ def test_seed_spread_tells_seeds_from_noise() -> None:
     assert stats.seed_spread(rows)["seed_effect"] < 0.06
     shifted = rows + np.linspace(-0.5, 0.5, 8)[:, None]
     assert stats.seed_spread(shifted)["seed_effect"] == pytest.approx(np.linspace(-0.5, 0.5, 8).std(ddof=1), rel=0.2)
+
+
+def test_few_sources_can_show_nothing_after_a_correction() -> None:
+    least = stats.sources_needed(25)
+    assert 25 * 2.0 ** (1 - least) <= 0.05 < 25 * 2.0 ** (2 - least)
+    names = [str(i % least) for i in range(3 * least)]
+    assert stats.paired([0.0] * len(names), [1.0] * len(names), names)["p"] * 25 < 0.1

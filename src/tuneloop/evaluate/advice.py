@@ -61,7 +61,7 @@ def recommend(ranking: list[Entry], tests: list[Entry], settings: CompareConfig)
     found = {(t["contender"], t["against"]): t for t in tests if t["task"] == task}
     better = [r for r in ranking if found.get((r["contender"], "base"), {}).get("verdict") == "better"]
     if not better:
-        return _nothing(ranking, found, settings)
+        return _nothing(found, len(tests), settings)
     prompts = [r for r in ranking if not r["tuned"] and r["contender"] != "base"]
     plain = [r for r in better if r["tuned"] and not r["prompted"]]
     both = [r for r in better if r["tuned"] and r["prompted"]]
@@ -75,10 +75,12 @@ def recommend(ranking: list[Entry], tests: list[Entry], settings: CompareConfig)
             f"{_name(better[0])} is better than the base, and {'no tune is' if tunes else 'no tune was measured'}",
             better[0],
         )
-    return _tune_or_prompt(plain[0], best, found, settings)
+    return _tune_or_prompt(plain[0], best, found, len(tests), settings)
 
 
-def _tune_or_prompt(tune: Entry, best: Entry, found: dict[tuple[str, str], Entry], settings: CompareConfig) -> Entry:
+def _tune_or_prompt(
+    tune: Entry, best: Entry, found: dict[tuple[str, str], Entry], tried: int, settings: CompareConfig
+) -> Entry:
     test = found.get((tune["contender"], best["contender"]))
     if test is None:  # no prompt beside the base
         return _do("tune", f"{_name(tune)} is better than the base; no prompt was tried", tune)
@@ -92,27 +94,34 @@ def _tune_or_prompt(tune: Entry, best: Entry, found: dict[tuple[str, str], Entry
         return _do(
             "prompt", f"{_name(best)} does as well as the tune within {100 * settings.margin:g} points{paid}", best
         )
-    return {"do": "cannot tell", "contender": None, "reason": _too_few(test, settings)}
+    return {"do": "cannot tell", "contender": None, "reason": _too_few(test, tried, settings)}
 
 
-def _nothing(ranking: list[Entry], found: dict[tuple[str, str], Entry], settings: CompareConfig) -> Entry:
+def _nothing(found: dict[tuple[str, str], Entry], tried: int, settings: CompareConfig) -> Entry:
     others = [t for (_, against), t in found.items() if against == "base"]
     if all(t.get("high", 1.0) < settings.margin for t in others):
         reason = f"nothing is better than the base by {100 * settings.margin:g} points or more"
         return {"do": "base", "contender": "base", "reason": reason}
     top = max(others, key=lambda t: t["diff"])
-    return {"do": "cannot tell", "contender": None, "reason": _too_few(top, settings)}
+    return {"do": "cannot tell", "contender": None, "reason": _too_few(top, tried, settings)}
 
 
-def _too_few(test: Entry, settings: CompareConfig) -> str:
-    sure = test.get("detectable")
-    seen = f"{test['contender']} against {test['against']}: {100 * test['diff']:+.1f} points on {test['n']:,} rows"
-    least = f", where {100 * sure:.1f} points could have been seen" if sure else ""
+def _too_few(test: Entry, tried: int, settings: CompareConfig) -> str:
+    """What was seen, what could have been, and the rows, or sources where rows share them, that it would take."""
+    sure, sources = test.get("detectable"), test.get("clusters")
+    rows = f"{test['n']:,} rows" + (f" from {sources:,} sources" if sources else "")
+    seen = f"n is too small. {test['contender']} against {test['against']}: {100 * test['diff']:+.1f} points on {rows}"
+    seen += f", where {100 * sure:.1f} points could have been seen by one test" if sure else ""
     aim = max(abs(test["diff"]), settings.margin)
+    if sources:
+        grown = math.ceil(sources * (sure / aim) ** 2) if sure else 0
+        least = max(grown, stats.sources_needed(tried, settings.alpha))
+        return (
+            f"{seen}; rows of one source move together: {tried} tests of {100 * aim:.1f} points take {least:,} sources"
+        )
     flips = ((test.get("b") or 0) + (test.get("c") or 0) + 1) / (test["n"] + 2)  # some, even where none was seen
-    rows = stats.rows_needed(aim, max(flips, aim)) if test.get("b") is not None else 0
-    more = f"; about {rows:,} rows would show {100 * aim:.1f} points" if rows else ""
-    return f"n is too small. {seen}{least}{more}"
+    needed = stats.rows_needed(aim, max(flips, aim)) if test.get("b") is not None else 0
+    return seen + (f"; about {needed:,} rows would show {100 * aim:.1f} points" if needed else "")
 
 
 def _beats(one: Entry, other: Entry, found: dict[tuple[str, str], Entry]) -> bool:

@@ -50,7 +50,7 @@ def compare(
     listed: Entry = {
         "eval": config.model_dump(),
         "compare": settings.model_dump(),
-        "contenders": list(map(asdict, contenders)),
+        "contenders": [asdict(c) | {"model": c.model.model_dump()} for c in contenders],
     }
     own = {*names, *SEARCHES, LEDGER}
     with open_run(
