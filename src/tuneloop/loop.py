@@ -70,9 +70,9 @@ def run(
         analyses = [
             analyze(
                 config.analyze, scores / name, folder / "analysis" / name,
-                against=scores / "base", data=data, overwrite=overwrite,
+                against=scores / "base", data=data if tuned else None, overwrite=overwrite,
             )
-            for name in _beside(scores)
+            for name, tuned in _beside(scores)
         ]  # fmt: skip
     with _timed(times, "report"):
         report = build_report(
@@ -145,12 +145,12 @@ def contenders(
     return resolve(config.eval, settings, config.model, every, out, data=data, loaded=loaded, overwrite=overwrite)
 
 
-def _beside(compare: Path) -> list[str]:
-    """Whose errors are analysed: tunes, and the few-shot prompt, which were scored on everything that the base was."""
+def _beside(compare: Path) -> list[tuple[str, bool]]:
+    """Whose errors are analysed and whether it was tuned: tunes, and the few-shot prompt, scored as the base was."""
     rows = read_json(compare / "contenders.json")["contenders"]
     tasks = {str(row["name"]): {entry["task"] for entry in row["scores"]} for row in rows}
-    chosen = [str(row["name"]) for row in rows if row["tuned"] or row["name"] == "few_shot"]
-    return [name for name in chosen if tasks[name] == tasks["base"]]
+    chosen = [(str(row["name"]), bool(row["tuned"])) for row in rows if row["tuned"] or row["name"] == "few_shot"]
+    return [(name, tuned) for name, tuned in chosen if tasks[name] == tasks["base"]]
 
 
 @contextmanager

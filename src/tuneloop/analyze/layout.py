@@ -53,6 +53,31 @@ def foreign(train: list[Shown], tasks: dict[str, list[str]]) -> dict[str, list[i
     return found
 
 
+def pattern(prompts: list[str]) -> str:
+    """The layout of most of these prompts as text around '{}': 'Q: {}\\nA:'. '{}' alone where they share nothing."""
+    most = Counter(frame(p) for p in prompts).most_common(1)[0][0]
+    own = [p.strip() for p in prompts if frame(p) == most]
+    shared = own[0].split()
+    for prompt in own[1:]:
+        same = [a == b for a, b in zip(shared, prompt.split(), strict=False)]
+        shared = shared[: same.index(False) if False in same else len(same)]
+    # Words that all questions begin with ('What is') are content; an opening ends in a sign ('Question:').
+    while shared and not re.search(r"\W$", shared[-1]):
+        shared.pop()
+    cue = most[1]
+    gap = re.search(r"\s*$", own[0].removesuffix(cue)) if cue else None
+    return (" ".join(shared) + " " if shared else "") + "{}" + (f"{gap[0]}{cue}" if gap else "")
+
+
+def relaid(prompt: str, old: str, new: str) -> str:
+    """The prompt in the layout `new` where it stands in `old`, else as it is."""
+    head, tail = old.split("{}")
+    text = prompt.strip()
+    if not (text.startswith(head) and text.endswith(tail)) or len(text) <= len(head) + len(tail):
+        return prompt
+    return new.replace("{}", text[len(head) : len(text) - len(tail)].strip())
+
+
 def inner(prompt: str) -> str:
     """The prompt without its frame."""
     opening, cue = frame(prompt)
@@ -76,7 +101,7 @@ def answer_gaps(train: list[Shown], rows: list[dict[str, Any]], prompts: list[st
     """(trait, share in training, share of right answers) that differ by more than half, for rows of one frame."""
     frames = {f for f, n in Counter(frame(p) for p in prompts).items() if n >= KNOWN * len(prompts)}
     answers = [row.answer for row in train if frame(row.prompt) in frames]
-    golds = [str(r["options"][r["gold"]]) for r in rows if 0 <= int(r.get("gold", -1)) < len(r.get("options") or [])]
+    golds = [due(r) for r in rows if 0 <= int(r.get("gold", -1)) < len(r.get("options") or [])]
     if len(answers) < 20 or len(golds) < 20:
         return []
     found = []
@@ -86,6 +111,18 @@ def answer_gaps(train: list[Shown], rows: list[dict[str, Any]], prompts: list[st
         if abs(a - b) > 0.5:
             found.append((trait, a, b))
     return found
+
+
+def lettered(row: dict[str, Any]) -> bool:
+    """Whether the options of a scored row are 'A. ...', 'B. ...': the letter alone is then what is answered."""
+    options = [str(o) for o in row.get("options") or []]
+    return len(options) > 1 and all(o[:1] == "ABCDEFGHIJ"[i] for i, o in enumerate(options[:10]))
+
+
+def due(row: dict[str, Any]) -> str:
+    """The right answer as it is scored."""
+    option = str(row["options"][int(row["gold"])])
+    return option[:1] if lettered(row) else option
 
 
 def letters(train: list[Shown]) -> Counter[str]:
