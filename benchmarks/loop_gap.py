@@ -4,7 +4,7 @@ A relation of the embedded world is missing from the tuning rows; a pool of clea
 loop finds the gap on one half of the test and takes rows from the pool; the control arm takes as many at random. Both
 are judged on the other half, which is scored once. Prints one JSON object as its last line.
 
-    python benchmarks/loop_gap.py --seeds 20-24
+    python benchmarks/loop_gap.py --seeds 30-34
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tuneloop.stats import mean_interval
 from tuneloop.store import read_json, write_json
 from tuneloop.world.plant import plant
 
-BUDGET = 60
+BUDGET = 40
 
 
 def config(world: Path) -> LoopConfig:
@@ -87,7 +87,7 @@ def mean(values: list[float]) -> float | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", default="20-24")
+    parser.add_argument("--seeds", default="30-34")
     parser.add_argument("--quick", action="store_true", help="one seed")
     parser.add_argument("--cache", type=Path, default=Path("runs/loop_gap"))
     parser.add_argument("--out", type=Path, default=None)

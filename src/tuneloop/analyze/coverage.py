@@ -16,7 +16,8 @@ from tuneloop.text import words
 RARE = 0.25  # share in training over share in the test below which something is hardly shown
 SURE = 1e-3  # chance of so few rows if training held half of the test's share
 SURE_WORDING = 0.05  # the same for a whole wording: there are few of them, and the errors in all of them decide
-FEWEST = 5  # test rows a label or a wording needs
+FEWEST = 5  # test rows a wording needs
+FEWEST_OF_A_LABEL = 3  # test rows a label needs: how often it was shown is counted on the training rows
 FEWEST_LABELS = 3
 FEWEST_ALIKE = 50  # training rows of the test's own form; with fewer all of them are looked at
 COMMON = 0.03  # share of the rows from which a word belongs to the wording and not to the content
@@ -54,7 +55,7 @@ def _labels(train: list[Shown], items: list[Tagged]) -> Gap | None:
     if len(shown) < FEWEST_LABELS or not set(asked) & set(shown):
         return None
     total = sum(shown.values())
-    names = sorted(n for n, k in asked.items() if k >= FEWEST and _rare(shown[n], total, k, len(items)))
+    names = sorted(n for n, k in asked.items() if k >= FEWEST_OF_A_LABEL and _rare(shown[n], total, k, len(items)))
     rows = [item for item in items if str(item.row.get("text_gold") or "") in set(names)]
     counts = {n: (shown[n], asked[n]) for n in names}
     return Gap("labels", names, rows, sum(shown[n] for n in names), len(rows), counts) if names else None

@@ -198,10 +198,11 @@ def _gaps(seen: Evidence) -> list[Finding]:
     for task, every in seen.by_task().items():
         # A prompt that was cut is long and lost its words: what it asks is no measure of what training shows.
         items = [item for item in every if not item.row.get("truncated")]
-        if len(items) < 2 * seen.config.min_slice or task in chance:
+        if len(items) < 2 * seen.config.min_slice:
             continue
         for gap in coverage.gaps(seen.train, items, seen.prompts[task], seen.config.min_slice, seen.config.seed):
-            found += _gap(seen, task, items, gap)
+            # A label that training hardly shows is counted; words need errors that mean something.
+            found += _gap(seen, task, items, gap) if gap.kind == "labels" or task not in chance else []
     best = sorted(found, key=lambda f: -f["weight"])[:2]
     return best
 
