@@ -178,6 +178,17 @@ def _test_rows(world: Path) -> list[str]:
     return gzip.decompress(path.read_bytes()).decode().splitlines()
 
 
+def test_rows_written_for_a_classification_carry_its_labels() -> None:
+    from tuneloop.records import Example
+    from tuneloop.rounds.asking import labelled
+
+    made = [Example(id=str(i), kind="completion", prompt=f"ask {i}", completion=f" {a}") for i, a in enumerate("aba")]
+    found = labelled([*made, Example(id="3", kind="completion", prompt="ask 3", completion=" maybe")], {"a", "b"})
+    assert [(e.label, e.messages[0]["content"] if e.messages else "") for e in found] == [
+        ("a", "ask 0"), ("b", "ask 1"), ("a", "ask 2"),
+    ]  # fmt: skip
+
+
 def test_a_writer_without_usable_lines_gives_nothing(tmp_path: Path) -> None:
     from tuneloop.rounds.asking import teacher_writer
 

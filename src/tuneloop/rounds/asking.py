@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tuneloop.analyze.training import asked
 from tuneloop.config import LoopConfig
 from tuneloop.records import Example, read_examples
 from tuneloop.store import write_text
@@ -24,11 +25,24 @@ def teacher_writer(config: LoopConfig, seeds: Path) -> Any:
             return []
         wish: dict[str, Any] = {"limits": limits, "method": "self_instruct", "seeds": [str(seeds)], "weak": None}
         if usable:
-            asked = folder / "asked.jsonl"
-            write_text(asked, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in usable))
-            wish |= {"method": "weak_slices", "seeds": [], "weak": str(asked)}
+            wanted = folder / "asked.jsonl"
+            write_text(wanted, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in usable))
+            wish |= {"method": "weak_slices", "seeds": [], "weak": str(wanted)}
         settings = config.generate.model_copy(update=wish)
         out = generate(settings, open_teacher(settings.teacher), folder / "generated", prepare=prepare_seeds)
-        return read_examples(prepare_seeds([str(out / "rows.jsonl")], folder / "read"), "train")[:most]
+        made = read_examples(prepare_seeds([str(out / "rows.jsonl")], folder / "read"), "train")
+        labels = {example.label for example in read_examples(seeds, "train") if example.label}
+        return (labelled(made, labels) if labels else made)[:most]
 
     return write
+
+
+def labelled(made: list[Example], labels: set[str]) -> list[Example]:
+    """Written rows as rows of a classification; an answer that is no label of the data is left out."""
+    found = []
+    for example in made:
+        text, said = asked(example)
+        if said.strip() in labels:
+            turns = [{"role": "user", "content": text}, {"role": "assistant", "content": said.strip()}]
+            found.append(Example(id=example.id, kind="classification", messages=turns, label=said.strip()))
+    return found
