@@ -59,6 +59,8 @@ def test_a_foreign_frame_is_found_with_its_rows() -> None:
     found = layout.foreign(own + odd, prompts)
     assert {task: len(rows) for task, rows in found.items()} == {"quiz": 20}
     assert all((own + odd)[i].line >= 100 for i in found["quiz"])
+    options = [shown(f"What does {n} wear?\nA. red\nB. blue\nLetter:", "A", line=200 + i) for i, n in enumerate(NAMES)]
+    assert layout.foreign(own + options, prompts) == {}  # another kind of task, not another layout
 
 
 TOPICS = {

@@ -40,7 +40,11 @@ def foreign(train: list[Shown], tasks: dict[str, list[str]]) -> dict[str, list[i
     odd = {f for f, n in counts.items() if n >= GROUP * len(train) and f not in known and f != ("", "")}
     # An opening alone is content ("Well, ..."); a cue that no task has, or a task's cue dropped, is a format.
     odd = {(opening, cue) for opening, cue in odd if cue and (cue not in cues or opening)}
-    places = [i for i, row in enumerate(train) if frame(row.prompt) in odd]
+    # Rows with lettered options are another kind of task where no task has such prompts.
+    other = not any(lists_options(p) for prompts in tasks.values() for p in prompts)
+    places = [
+        i for i, row in enumerate(train) if frame(row.prompt) in odd and not (other and lists_options(row.prompt))
+    ]
     if not places:
         return {}
     names = [name for name, prompts in tasks.items() for _ in prompts]
@@ -111,6 +115,11 @@ def answer_gaps(train: list[Shown], rows: list[dict[str, Any]], prompts: list[st
         if abs(a - b) > 0.5:
             found.append((trait, a, b))
     return found
+
+
+def lists_options(prompt: str) -> bool:
+    """Whether the options stand in the prompt, a line each."""
+    return len(re.findall(r"^\s*\(?[A-J][.):]\s", prompt, re.MULTILINE)) > 1
 
 
 def lettered(row: dict[str, Any]) -> bool:
