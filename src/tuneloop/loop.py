@@ -37,7 +37,6 @@ def run(
     A stage that is finished is skipped and one that was cut short resumes, so the same command goes on after a kill.
     `before` adds the seconds of what was done ahead (an installation, the world).
     """
-    from tuneloop.analyze import analyze
     from tuneloop.data import prepare
     from tuneloop.evaluate.compare import compare
     from tuneloop.evaluate.run import Loaded
@@ -67,13 +66,7 @@ def run(
             loaded=loaded,
         )  # fmt: skip
     with _timed(times, "analyze"):
-        analyses = [
-            analyze(
-                config.analyze, scores / name, folder / "analysis" / name,
-                against=scores / "base", data=data, overwrite=overwrite,
-            )
-            for name in _beside(scores)
-        ]  # fmt: skip
+        analyses = _analyses(config, folder, data, model, scores, overwrite)
     with _timed(times, "report"):
         report = build_report(
             folder / "report", data=data, models=[model], compare=scores, analyses=analyses, timings=times,
@@ -87,6 +80,23 @@ def run(
     return report
 
 
+def _analyses(config: LoopConfig, folder: Path, data: Path, model: Path, scores: Path, overwrite: bool) -> list[Path]:
+    """What was scored against the base, each analysed; training rows and kept checkpoints are those of tunes alone."""
+    from tuneloop.analyze import analyze
+    from tuneloop.rounds.looking import kept_scores
+
+    kept = {}
+    if config.analyze.checkpoints:
+        kept = kept_scores(config.eval, config.model, model, folder / "checkpoints", data)
+    return [
+        analyze(
+            config.analyze, scores / name, folder / "analysis" / name, against=scores / "base",
+            data=data if tuned else None, kept=kept if name == "tune" else None, overwrite=overwrite,
+        )
+        for name, tuned in _beside(scores)
+    ]  # fmt: skip
+
+
 def check_tasks(config: EvalConfig) -> None:
     """Raises UsageError 120 for an unknown task before anything is started rather than after the training."""
     from tuneloop.evaluate.benchmarks import expand
@@ -98,8 +108,9 @@ def check_tasks(config: EvalConfig) -> None:
 
 
 def report_round(folder: Path, out: Path, title: str) -> Path:
-    """Builds the report of a round folder from whatever stages stand in it."""
+    """Builds the report of a round folder from whatever stages stand in it, or of a loop that has its verdict."""
     from tuneloop.report import build_report
+    from tuneloop.report.looping import build_loop_report
 
     if not folder.is_dir():
         raise UsageError(
@@ -108,6 +119,8 @@ def report_round(folder: Path, out: Path, title: str) -> Path:
             where=str(folder),
             cure="give a folder that `tuneloop run` wrote",
         )
+    if (folder / "loop.json").is_file() and "verdict" in read_json(folder / "loop.json"):
+        return build_loop_report(folder, out, title)
     model, compare, data = folder / "model", folder / "compare", folder / "data"
     found = sorted(p.parent for p in (folder / "analysis").glob("*/findings.json"))
     return build_report(
@@ -145,12 +158,12 @@ def contenders(
     return resolve(config.eval, settings, config.model, every, out, data=data, loaded=loaded, overwrite=overwrite)
 
 
-def _beside(compare: Path) -> list[str]:
-    """Whose errors are analysed: tunes, and the few-shot prompt, which were scored on everything that the base was."""
+def _beside(compare: Path) -> list[tuple[str, bool]]:
+    """Whose errors are analysed and whether it was tuned: tunes, and the few-shot prompt, scored as the base was."""
     rows = read_json(compare / "contenders.json")["contenders"]
     tasks = {str(row["name"]): {entry["task"] for entry in row["scores"]} for row in rows}
-    chosen = [str(row["name"]) for row in rows if row["tuned"] or row["name"] == "few_shot"]
-    return [name for name in chosen if tasks[name] == tasks["base"]]
+    chosen = [(str(row["name"]), bool(row["tuned"])) for row in rows if row["tuned"] or row["name"] == "few_shot"]
+    return [(name, tuned) for name, tuned in chosen if tasks[name] == tasks["base"]]
 
 
 @contextmanager

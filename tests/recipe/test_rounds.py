@@ -85,6 +85,8 @@ def test_rounds_control_and_one_reading(config: LoopConfig, tmp_path: Path, monk
     read, kept = keys(out / "round-0" / "compare" / "tune"), keys(out / "verdict" / "round-1")
     assert read and kept and not read & kept and len(read | kept) == 200
     assert keys(out / "round-1" / "compare" / "tune") == read and keys(out / "verdict" / "control") == kept
+    page = (out / "report" / "report.html").read_text(encoding="utf-8")
+    assert "was read 1 time:" in page and "round-1 against control, weak slice" in page and "9 rows added" in page
     run_rounds(config, out, 2)
     assert read_json(out / "loop.json")["verdict"]["reads"] == 1
     other = config.model_copy(update={"analyze": config.analyze.model_copy(update={"alpha": 0.01})})
@@ -115,7 +117,7 @@ def test_lines_of_the_data_stage_are_carried_out(tmp_path: Path) -> None:
         {"stage": "generate", "action": "add_slice", "rows": []},
     ]
     counts = repaired(tmp_path / "data", lines, tmp_path / "kept.jsonl")
-    assert counts == {"rows": 3, "dropped": 2, "relabelled": 1}
+    assert counts == {"rows": 3, "dropped": 2, "relabelled": 1, "laid_out": 0, "reordered": 0}
     kept = read_jsonl(tmp_path / "kept.jsonl")
     assert [row["prompt"] for row in kept] == ["Where is it?", "Why is it?", "How is it?"]
     assert kept[1]["completion"] == " because"
@@ -129,3 +131,27 @@ def test_the_pool_gives_what_the_findings_name_and_the_control_anything() -> Non
     assert len(like) == 5 and like[0].prompt == "What does w3 wear now?"
     chosen = drawn(pool, 12, 0)
     assert len({e.id for e in chosen}) == 12 and {str(e.prompt).split()[3] for e in chosen} == {"eat", "wear"}
+
+
+def test_rows_are_laid_out_anew_and_letters_are_spread(tmp_path: Path) -> None:
+    from tuneloop.records import write_examples
+
+    asks = [example(f"q{i}", f"Asked: Where is {WORDS[i]}?\nSaid:", "here") for i in range(5)]
+    lettered = [
+        example(f"l{i}", f"Who is {WORDS[i]}?\nA. Ann\nB. Bea\nC. Cyd\nD. Dot\nLetter:", "A") for i in range(40)
+    ]
+    write_examples(tmp_path / "data", "train", [*asks, *lettered])
+    lines = [
+        {"stage": "data", "action": "format", "rows": ["q0", "q1"], "old": "Asked: {}\nSaid:", "new": "Q: {}\nA:"},
+        {"stage": "data", "action": "permute_options"},
+    ]
+    counts = repaired(tmp_path / "data", lines, tmp_path / "kept.jsonl")
+    kept = read_jsonl(tmp_path / "kept.jsonl")
+    assert counts["laid_out"] == 2 and counts["rows"] == 45
+    assert kept[0]["prompt"] == f"Q: Where is {WORDS[0]}?\nA:" and kept[2]["prompt"] == asks[2].prompt
+    answers = [row["completion"].strip() for row in kept[5:]]
+    assert {answers.count(letter) > 3 for letter in "ABCD"} == {True}
+    assert counts["reordered"] == sum(letter != "A" for letter in answers)
+    for row, letter in zip(kept[5:], answers, strict=True):
+        assert f"\n{letter}. Ann\n" in row["prompt"]  # the letter still names the right option
+        assert sorted(line[3:] for line in row["prompt"].split("\n")[1:5]) == ["Ann", "Bea", "Cyd", "Dot"]

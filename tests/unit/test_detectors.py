@@ -59,6 +59,8 @@ def test_a_foreign_frame_is_found_with_its_rows() -> None:
     found = layout.foreign(own + odd, prompts)
     assert {task: len(rows) for task, rows in found.items()} == {"quiz": 20}
     assert all((own + odd)[i].line >= 100 for i in found["quiz"])
+    options = [shown(f"What does {n} wear?\nA. red\nB. blue\nLetter:", "A", line=200 + i) for i, n in enumerate(NAMES)]
+    assert layout.foreign(own + options, prompts) == {}  # another kind of task, not another layout
 
 
 TOPICS = {
@@ -88,20 +90,69 @@ def test_flipped_labels_are_named_by_their_neighbours() -> None:
     assert all(found.says[i] == right[i] for i in hit)
 
 
-def test_a_group_whose_losses_stay_high_is_named_and_even_losses_are_not() -> None:
+KINDS = {"eat": THINGS, "wear": ["red", "blue", "green", "white", "black"], "keep": ["cats", "dogs", "goats", "hens"]}
+
+
+def of_three_kinds(rng: np.random.Generator) -> list[Shown]:
+    """Questions of three kinds, each with answers and two wordings of its own, and even losses."""
+    pairs = [(what, name) for what in KINDS for name in NAMES * 2]
+    asks = (lambda n, w: asked(n, w), lambda n, w: f"Question: Tell what {n} has to {w}.\nAnswer:")
+    return [
+        shown(asks[k % 2](f"{n}{k}", what), str(rng.choice(KINDS[what])), line=k, loss=float(rng.exponential(0.2)))
+        for k, (what, n) in enumerate(pairs)
+    ]
+
+
+def test_a_kind_of_answer_whose_losses_stay_high_is_named_and_even_losses_are_not() -> None:
     rng = np.random.default_rng(1)
-    rows = [shown(asked(f"{n}{k}", what), "x", line=k, loss=float(rng.exponential(0.2)))
-            for k, (n, what) in enumerate((n, w) for w in ("eat", "wear", "keep") for n in NAMES * 2)]  # fmt: skip
+    rows = of_three_kinds(rng)
     assert labels.by_loss(rows, set()) is None
-    wrong = set()
+    flipped = {row.line for row in rows if " eat" in row.prompt and rng.random() < 0.5}
     for row in rows:
-        if " eat?" in row.prompt and rng.random() < 0.4:
-            row.later_loss = 3.0
-            wrong.add(row.line)
+        if row.line in flipped:
+            row.later_loss = row.last_loss = 3.0
     found = labels.by_loss(rows, set())
     assert found is not None
     assert found.of == ["eat"]
-    assert wrong <= {rows[i].line for i in found.places}
+    assert found.checked == 2 * len(NAMES)
+    assert flipped <= {rows[i].line for i in found.places}
+    assert len(found.places) <= 1.25 * len(flipped)  # how many there are is an estimate
+    # Answers that all kinds share ('yes') leave nothing to compare with.
+    for row in rows:
+        row.answer = "yes"
+    assert labels.by_loss(rows, set()) is None
+
+
+def test_a_layout_is_read_off_its_prompts_and_carried_over() -> None:
+    old = [f"Asked: What does {n} {w}?\nSaid:" for n in NAMES for w in KINDS]
+    new = [f"A traveller asks: Does {n} {w}?\n\nThe answer is" for n in NAMES for w in KINDS]
+    assert layout.pattern(old) == "Asked: {}\nSaid:"
+    assert layout.pattern(new) == "A traveller asks: {}\n\nThe answer is"
+    assert layout.pattern([f"{n} {w}s" for n in NAMES for w in KINDS]) == "{}"
+    moved = layout.relaid(old[0], layout.pattern(old), layout.pattern(new))
+    assert moved == f"A traveller asks: What does {NAMES[0]} eat?\n\nThe answer is"
+    assert layout.relaid("Where is it?", "Asked: {}\nSaid:", "{}") == "Where is it?"
+
+
+def test_a_lettered_option_is_answered_by_its_letter() -> None:
+    prompts = [f"{n}?\nA. red\nB. blue\nAnswer:" for n in NAMES]
+    train = [shown(p, "AB"[i % 2], line=i) for i, p in enumerate(prompts)]
+    rows = [{"options": ["A. red", "B. blue"], "gold": i % 2} for i in range(len(prompts))]
+    assert layout.answer_gaps(train, rows, prompts) == []
+    whole = [{"options": ["red hats and coats.", "blue ones."], "gold": i % 2} for i in range(len(prompts))]
+    traits = [trait for trait, _, _ in layout.answer_gaps(train, whole, prompts)]
+    assert "ends with a full stop" in traits and "is one letter" in traits
+
+
+def test_a_few_words_inside_a_longer_question_are_no_leak() -> None:
+    from tuneloop.analyze.causes import Tagged
+
+    asked_rows = [Tagged("quiz", {"row": "0", "question": "What is the fee?"}, None, [])]
+    spare = [shown(f"{n} asks for {t}", "x", line=9) for n in NAMES[:5] for t in THINGS]
+    whole = shown("Question: What is the fee?\nAnswer:", "x", line=1)
+    inside = shown("I ask because of my card: what is the fee when I pay abroad with it?", "x", line=2)
+    assert [i for _, i in repeats.leaks([*spare, whole], asked_rows)] == [len(spare)]
+    assert repeats.leaks([*spare, inside], asked_rows) == []
 
 
 def test_free_text_causes() -> None:

@@ -175,3 +175,38 @@ def test_safe_json_round_trip() -> None:
     text = safe_json([HOSTILE, "\ud800"])
     assert "<" not in text
     assert json.loads(text)[0] == HOSTILE
+
+
+def _share(value: float) -> dict[str, float]:
+    return {"n": 50, "value": value, "low": value - 0.1, "high": value + 0.1}
+
+
+def test_the_page_of_a_loop_counts_readings_and_shows_rounds_against_control(tmp_path: Path) -> None:
+    from tuneloop.loop import report_round
+
+    loop = tmp_path / "loop"
+    rounds: list[dict[str, Any]] = []
+    for k in range(2):
+        found = {"what": f"<b>gap {k}</b>", "how_sure": "counted"}
+        write_json(loop / f"round-{k}" / "analysis" / "tune" / "findings.json", {"findings": [found]})
+        rounds.append({"analysis": str(loop / f"round-{k}" / "analysis" / "tune")})
+    rounds[1] |= {"added": 40, "dropped": 0, "laid_out": 3, "halved": 1, "learning_rate": 1e-4, "gain": True}
+    pair = {"n": 50, "lost": 1, "gained": 11, "diff": 0.2, "low": 0.08, "high": 0.31, "p": 0.006}
+    none = {"n": 0, "lost": 0, "gained": 0, "diff": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+    tasks = {name: [{"task": "quiz", "slice": _share(v), "rest": None}]
+             for name, v in (("base", 0.2), ("round-0", 0.5), ("round-1", 0.8), ("control", 0.6))}  # fmt: skip
+    parts = {"slice": pair, "elsewhere": none}
+    by_round = {name: {"against": "control", **parts} for name in ("round-0", "round-1")}
+    against = {"base": parts, "control": parts}
+    verdict = {"contenders": tasks, "last": "round-1", "names": ["<wish>"], "reads": 2, "against": against}
+    verdict["by_round"] = by_round
+    write_json(loop / "loop.json", {"rounds": rounds, "stopped": "", "config": {}, "verdict": verdict})
+    lines = [{"when": "2026-01-01T00:00:00+00:00", "key": "a"}, {"when": "2026-01-02T00:00:00+00:00", "key": "b"}]
+    (loop / "reads.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = (report_round(loop, tmp_path / "report", "a loop") / "report.html").read_text(encoding="utf-8")
+    assert "was read 2 times: 2026-01-01T00:00:00+00:00, 2026-01-02" in page and "too kind" in page
+    assert page.count("<td>control</td>") == 2  # each round against it, elsewhere without rows left out
+    assert "+20.0 points (+8.0 to +31.0), p 0.006, 50 rows" in page
+    assert "40 rows added; 3 rows laid out anew; learning rate halved to 0.0001." in page
+    assert "&lt;b&gt;gap 1&lt;/b&gt;" in page and "&lt;wish&gt;" in page and "<wish>" not in page
+    assert "http://" not in page and "https://" not in page

@@ -36,6 +36,7 @@ def analyze(
     against: Path | None = None,
     data: Path | None = None,
     model: Path | None = None,
+    kept: dict[str, Path] | None = None,
     probe: Probe | None = None,
     influence: Influence | None = None,
     overwrite: bool = False,
@@ -44,8 +45,8 @@ def analyze(
 
     `scores` is the tune's scores folder, `against` the base's; both must hold the same rows (TL-390). Without a base
     there are causes and slices, and no verdict. With the `data` folder of the tune, causes in its rows are looked for,
-    with its `model` folder (by default the one the scores name) also by their losses. `probe` and `influence` score
-    and differentiate; they are called only where the config asks for them.
+    with its `model` folder (by default the one the scores name) also by their losses. `kept` names the scores folders
+    of checkpoints. `probe` and `influence` score and differentiate; they are called only where the config asks.
     """
     scores, out = Path(scores), Path(out)
     listed, _ = read_scores(scores)
@@ -53,6 +54,7 @@ def analyze(
     inputs: dict[str, str | Path] = {"scores": scores}
     inputs |= {"against": against} if against else {}
     inputs |= {"data": data} if data else {}
+    inputs |= kept or {}
     inputs |= {"row_loss": model / "row_loss.parquet"} if data and model else {}
     with open_run(out, stage="analyze", config=config.model_dump(), inputs=inputs, overwrite=overwrite) as run:
         if run.state == "done":
@@ -60,7 +62,7 @@ def analyze(
         seen = gather(config, scores, against, data, model)
         if config.probes and probe is not None:
             add_probes(seen.tagged, seen.prompts, config.probes, probe)
-        found = _examine(seen, scores, against, model)
+        found = _examine(seen, scores, against, model, kept)
         if config.influence and influence is not None:
             wrong = [item.row for item in seen.tagged if item.wrong][: config.influence]
             found["influence"] = influence(wrong, seen.train)
@@ -91,7 +93,9 @@ def gather(
     return Evidence(config, tasks, tagged, judged, slices, train, read_prompts(scores, tasks))
 
 
-def _examine(seen: Evidence, scores: Path, against: Path | None, model: Path | None) -> dict[str, Any]:
+def _examine(
+    seen: Evidence, scores: Path, against: Path | None, model: Path | None, kept: dict[str, Path] | None
+) -> dict[str, Any]:
     listed = findings(seen)
     causes = causing.count(seen.tagged)
     wrong = {(item.task, str(item.row["row"])) for item in seen.tagged if item.wrong}
@@ -110,7 +114,7 @@ def _examine(seen: Evidence, scores: Path, against: Path | None, model: Path | N
         "causes": causes,
         "slices": seen.slices,
         "calibration": calibrations(seen.tasks, seen.config.seed),
-        "forgetting": forgetting(seen, model),
+        "forgetting": forgetting(seen, model, against, kept),
         "findings": listed,
     }
 

@@ -15,7 +15,9 @@ from tuneloop.text import words
 
 RARE = 0.25  # share in training over share in the test below which something is hardly shown
 SURE = 1e-3  # chance of so few rows if training held half of the test's share
-FEWEST = 5  # test rows a label or a wording needs
+SURE_WORDING = 0.05  # the same for a whole wording: there are few of them, and the errors in all of them decide
+FEWEST = 5  # test rows a wording needs
+FEWEST_OF_A_LABEL = 3  # test rows a label needs: how often it was shown is counted on the training rows
 FEWEST_LABELS = 3
 FEWEST_ALIKE = 50  # training rows of the test's own form; with fewer all of them are looked at
 COMMON = 0.03  # share of the rows from which a word belongs to the wording and not to the content
@@ -53,7 +55,7 @@ def _labels(train: list[Shown], items: list[Tagged]) -> Gap | None:
     if len(shown) < FEWEST_LABELS or not set(asked) & set(shown):
         return None
     total = sum(shown.values())
-    names = sorted(n for n, k in asked.items() if k >= FEWEST and _rare(shown[n], total, k, len(items)))
+    names = sorted(n for n, k in asked.items() if k >= FEWEST_OF_A_LABEL and _rare(shown[n], total, k, len(items)))
     rows = [item for item in items if str(item.row.get("text_gold") or "") in set(names)]
     counts = {n: (shown[n], asked[n]) for n in names}
     return Gap("labels", names, rows, sum(shown[n] for n in names), len(rows), counts) if names else None
@@ -72,11 +74,13 @@ def _words(train: list[Shown], items: list[Tagged], smallest: int, seed: int) ->
     rate = sum(items[i].wrong for i in first) / max(1, len(first))
     chosen = set()
     for name, k in asked.items():
-        enough = FEWEST if " " in name else smallest
-        if not enough <= k <= len(items) / 2 or not _rare(shown[name], len(train), k, len(items)):
+        wording = " " in name
+        enough, sure = (FEWEST, SURE_WORDING) if wording else (smallest, SURE)
+        if not enough <= k <= len(items) / 2 or not _rare(shown[name], len(train), k, len(items), sure):
             continue
         own = [items[i].wrong for i in first if name in names[i]]
-        if own and sum(own) / len(own) > rate:
+        # A wording has too few rows on one fold to be judged by them: rarity alone chooses it.
+        if wording or (own and sum(own) / len(own) > rate):
             chosen.add(name)
     rows = [item for item, one in zip(items, names, strict=True) if one & chosen]
     if not rows:
@@ -107,8 +111,8 @@ def _names(spoken: list[str], common: set[str]) -> set[str]:
     return {*kept, " ".join(w if w in common else "…" for w in spoken)} if kept else set()
 
 
-def _rare(shown: int, train: int, asked: int, test: int) -> bool:
+def _rare(shown: int, train: int, asked: int, test: int, sure: float = SURE) -> bool:
     from scipy.stats import binom
 
     share = asked / test
-    return shown / max(1, train) < RARE * share and float(binom.cdf(shown, train, share / 2)) < SURE
+    return shown / max(1, train) < RARE * share and float(binom.cdf(shown, train, share / 2)) < sure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from tuneloop.analyze import coverage, labels, layout, repeats
 from tuneloop.analyze.causes import Tagged
@@ -13,6 +12,7 @@ from tuneloop.analyze.training import Shown
 
 FEWEST = 5  # rows below which a repeat or a contradiction is an accident
 COPIES = 0.01  # share of the training rows that copies must make up
+GAP_P = 1e-3  # chance of so many errors in a gap, over all of its rows
 LETTERS = 30  # single-letter answers from which their spread can be judged
 LETTER_P = 1e-6
 LETTER_TOP = 0.45  # share of one letter among the answers of four that is far from even
@@ -66,7 +66,7 @@ def _copies(seen: Evidence) -> list[Finding]:
     return [
         finding(
             "near-duplicates", 3, extra / len(seen.train),
-            what=f"{len(rows)} training rows are copies of one another but for filler words ({len(groups)} originals)",
+            what=f"{len(rows)} training rows are copies of one another but for a few words ({len(groups)} originals)",
             sure=f"compared word by word; the most repeated stands {largest} times",
             rows=places(seen.train, rows), ids=[seen.train[i].id for i in rows], of="train",
             why="what stands several times is learned by heart and weighs more than the rest",
@@ -110,13 +110,13 @@ def _form(seen: Evidence) -> list[Finding]:
         rows = [left[i] for i in inside]
         if len(rows) < max(FEWEST, layout.GROUP * len(seen.train)):
             continue
-        mine, theirs = _frames(prompts[task]), _frames([seen.train[i].prompt for i in rows])
+        mine, theirs = layout.pattern(prompts[task]), layout.pattern([seen.train[i].prompt for i in rows])
         seen.used |= set(rows)
         found.append(
             finding(
                 "format shift", 4, len(rows) / len(seen.train), task=task,
                 what=f"{len(rows)} training rows like those of {task} are laid out otherwise than its prompts",
-                sure=f"counted; training has {theirs}, the benchmark {mine}",
+                sure=f"counted; training has {theirs!r}, the benchmark {mine!r}", layout={"old": theirs, "new": mine},
                 rows=places(seen.train, rows), ids=[seen.train[i].id for i in rows], of="train",
                 why="what was learned in one layout carries over to another only in part",
                 do=f"lay the training rows out as the prompts of {task} are, then tuneloop run CONFIG",
@@ -134,13 +134,6 @@ def _form(seen: Evidence) -> list[Finding]:
                 )
             )  # fmt: skip
     return found
-
-
-def _frames(prompts: list[str]) -> str:
-    from collections import Counter
-
-    opening, cue = Counter(layout.frame(p) for p in prompts).most_common(1)[0][0]
-    return " ... ".join(f"'{part}'" for part in (opening, cue) if part) or "no frame"
 
 
 def _wrong_answers(seen: Evidence) -> list[Finding]:
@@ -191,7 +184,7 @@ def _letters(seen: Evidence) -> list[Finding]:
 def _picks(seen: Evidence, letter: str) -> str:
     parts = []
     for task in seen.tasks:
-        rows = [r for r in task.after if _lettered(r)]
+        rows = [r for r in task.after if layout.lettered(r)]
         if rows:
             place = "ABCDEFGHIJ".index(letter)
             picked = sum(r.get("pred") == place for r in rows) / len(rows)
@@ -200,18 +193,16 @@ def _picks(seen: Evidence, letter: str) -> str:
     return "".join(parts)
 
 
-def _lettered(row: dict[str, Any]) -> bool:
-    options = [str(o) for o in row.get("options") or []]
-    return len(options) > 1 and all(o[:1] == "ABCDEFGHIJ"[i] for i, o in enumerate(options[:10]))
-
-
 def _gaps(seen: Evidence) -> list[Finding]:
-    found = []
-    for task, items in seen.by_task().items():
+    found, chance = [], seen.at_chance()
+    for task, every in seen.by_task().items():
+        # A prompt that was cut is long and lost its words: what it asks is no measure of what training shows.
+        items = [item for item in every if not item.row.get("truncated")]
         if len(items) < 2 * seen.config.min_slice:
             continue
         for gap in coverage.gaps(seen.train, items, seen.prompts[task], seen.config.min_slice, seen.config.seed):
-            found += _gap(seen, task, items, gap)
+            # A label that training hardly shows is counted; words need errors that mean something.
+            found += _gap(seen, task, items, gap) if gap.kind == "labels" or task not in chance else []
     best = sorted(found, key=lambda f: -f["weight"])[:2]
     return best
 
@@ -221,8 +212,9 @@ def _gap(seen: Evidence, task: str, items: list[Tagged], gap: coverage.Gap) -> l
     sides = [fold(item, seen.config.seed) for item in items]
     inside = {id(item) for item in gap.rows}
     chosen = [i for i, item in enumerate(items) if id(item) in inside]
-    p = excess_p(chosen, [item.wrong for item in items], sides, 1)
-    if p > seen.config.alpha or len(gap.rows) < seen.config.min_slice:
+    marks = [item.wrong for item in items]
+    p, whole = excess_p(chosen, marks, sides, 1), excess_p(chosen, marks, [0] * len(items), 0)
+    if p > seen.config.alpha or whole > GAP_P or len(gap.rows) < seen.config.min_slice:
         return []
     wrong = sum(item.wrong for item in gap.rows)
     rest = [item for item in items if id(item) not in inside]

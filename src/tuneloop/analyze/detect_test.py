@@ -11,13 +11,12 @@ from tuneloop.analyze.slices import LONG, excess_p, fold
 from tuneloop.neighbours.tfidf import Index
 
 FEWEST = 3
-SURE = 0.9  # probability of the pick from which the model is sure
-LITTLE = 0.02  # probability left for the gold answer of a suspected key
+SURE = 0.9  # probability of the pick from which the model is sure; of these rows the surer half is judged by
 # Once keys are known to be wrong, rows as clear as this are named too.
 NAMED_SURE, NAMED_LITTLE = 0.7, 0.05
-KNOWS = 0.6  # share of its sure answers that must be right before a model may judge a key
-JUDGED = 20  # sure answers needed for that
-EXPECTED = 0.025  # share of sure answers that are so wrong when every key is right; 0.021 was the most seen
+KNOWS = 0.75  # share of its sure answers that must be right before a model may judge a key
+JUDGED = 40  # sure answers needed for that
+EXPECTED = 0.04  # share of sure answers that are wrong when every key is right; 0.037 was the most seen
 KEY_P = 0.01
 FLIPS = 1e-3  # sign test of raw against length-normalised scoring
 NARROW = 0.06  # share of the training rows that are like a task below which it is hardly trained
@@ -121,13 +120,11 @@ def _like(seen: Evidence) -> dict[str, float]:
     return {name: hits[name] / len(seen.train) for name in seen.prompts}
 
 
-def suspected(items: list[Tagged]) -> tuple[list[Tagged], int, int]:
-    """(rows whose key the model contradicts, sure answers, sure answers that are right)."""
-    kept = [(i, p) for i in items if (p := probabilities(i.row)) and 0 <= int(i.row.get("gold", -1)) < len(p)]
-    sure = [(item, p) for item, p in kept if max(p) > SURE]
-    right = sum(not item.wrong for item, _ in sure)
-    odd = [item for item, p in sure if item.wrong and p[int(item.row["gold"])] < LITTLE]
-    return odd, len(sure), right
+def surest(items: list[Tagged]) -> list[Tagged]:
+    """The surer half of the rows in which one option has nearly all the probability."""
+    sure = [(max(probabilities(item.row), default=0.0), k) for k, item in enumerate(items)]
+    ranked = sorted((-p, k) for p, k in sure if p > SURE)
+    return [items[k] for _, k in ranked[: len(ranked) // 2]]
 
 
 def clear(items: list[Tagged]) -> list[Tagged]:
@@ -147,13 +144,14 @@ def _keys(seen: Evidence) -> list[Finding]:
     found = []
     for task, items in seen.by_task().items():
         left = [item for item in items if not item.explained]
-        odd, sure, right = suspected(left)
-        if len(odd) < FEWEST or sure < JUDGED or right < KNOWS * sure:
+        sure = surest(left)
+        against = sum(item.wrong for item in sure)
+        if against < FEWEST or len(sure) < JUDGED or against > (1 - KNOWS) * len(sure):
             continue
-        p = float(binom.sf(len(odd) - 1, sure, EXPECTED))
-        if p > KEY_P:
+        p = float(binom.sf(against - 1, len(sure), EXPECTED))
+        if p > KEY_P or seen.in_a_slice(task, [item for item in sure if item.wrong]):
             continue
-        sure_of, odd = len(odd), clear(left)
+        odd = clear(left)
         for item in odd:
             item.causes.append("label suspect")
         odd.sort(key=lambda item: probabilities(item.row)[int(item.row["gold"])])
@@ -161,8 +159,8 @@ def _keys(seen: Evidence) -> list[Finding]:
             finding(
                 "wrong gold", 3, len(odd) / len(left), task=task,
                 what=f"{task}: {len(odd)} answers of the key are probably wrong",
-                sure=f"{sure_of} times the tune is sure of another option and gives the key under {percent(LITTLE)}; "
-                f"right on {percent(right / sure)} of its {sure} sure answers; p {p:.1g} if all keys were right",
+                sure=f"where the tune is surest, the key agrees in {len(sure) - against} of {len(sure)} rows; "
+                f"p {p:.1g} if all keys were right, and the others lie in no one slice",
                 rows=ids(odd), why="a model that is right when it is sure contradicts the key here",
                 do="tuneloop review export ANALYSIS --out review.csv and check these rows",
                 suggested=[{"row": str(i.row["row"]), "says": i.row["options"][int(i.row["pred"])]} for i in odd],
@@ -184,10 +182,11 @@ def explain(seen: Evidence, found: list[Finding]) -> None:
 def _weak(seen: Evidence) -> list[Finding]:
     found: list[Finding] = []
     taken = [item for item in seen.tagged if item.explained]
+    chance = seen.at_chance()
     rows = {(item.task, str(item.row["row"])) for item in taken}
     for entry in seen.slices:
         own = {(entry["task"], row) for row in entry["rows"]}
-        if not entry["confirmed"] or len(own & rows) > 0.5 * len(own):
+        if not entry["confirmed"] or entry["task"] in chance or len(own & rows) > 0.5 * len(own):
             continue
         found.append(_slice(entry))
     return found[:3]

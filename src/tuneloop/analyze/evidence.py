@@ -14,6 +14,7 @@ from tuneloop.config import AnalyzeConfig
 from tuneloop.store import read_table
 
 Finding = dict[str, Any]
+GATHERED = 0.6  # share of some rows that lie in one slice from which the slice explains them
 
 
 @dataclass(slots=True)
@@ -33,6 +34,21 @@ class Evidence:
         found: dict[str, list[Tagged]] = defaultdict(list)
         for item in self.tagged:
             found[item.task].append(item)
+        return found
+
+    def in_a_slice(self, task: str, items: list[Tagged]) -> bool:
+        """Whether most of these rows lie in one confirmed slice that holds a minority of the task's rows."""
+        own, total = set(ids(items)), len(self.by_task()[task])
+        slices = [set(e["rows"]) for e in self.slices if e["task"] == task and e["confirmed"]]
+        return any(len(own & rows) > GATHERED * len(own) and len(rows) < total / 2 for rows in slices)
+
+    def at_chance(self) -> set[str]:
+        """Tasks whose score cannot be told from chance: single rows of them say nothing."""
+        found = {entry["task"] for entry in self.heads() if entry["at_chance"]}
+        for task in self.tasks if not self.verdicts else []:
+            first = next((e for e in task.scores if e.get("chance") is not None and e.get("low") is not None), None)
+            if first and float(first["low"]) <= float(first["chance"]) <= float(first["high"]):
+                found.add(task.task)
         return found
 
     def heads(self) -> list[dict[str, Any]]:

@@ -6,10 +6,12 @@ from collections import Counter
 from typing import Any
 
 from tuneloop.analyze import detect, detect_test
+from tuneloop.analyze.causes import PRECEDENCE
 from tuneloop.analyze.evidence import Evidence, Finding, finding, percent
 
 MOST = 10
 MOST_CAUSES = 3
+FEWEST, SHARE = 5, 0.01  # rows, and share of a task's rows, below which a kind of error is not worth a line
 WHY = {
     "truncated prompt": "the prompt was longer than the model's context, so its beginning was cut off",
     "tie": "two options scored the same, so the first one won by position alone",
@@ -69,7 +71,10 @@ def _chance(seen: Evidence) -> Finding | None:
     low = [entry for entry in seen.heads() if entry["at_chance"]]
     if not low:
         return None
-    named = ", ".join(f"{e['task']} ({percent(e['after'])} against {percent(e['chance'])})" for e in low)
+    named = ", ".join(
+        f"{e['task']} ({percent(e['after'])} against {percent(e['chance'])})" if e["chance"] else f"{e['task']} (0 %)"
+        for e in low
+    )
     return finding(
         "at chance", 1, 0.0, what=f"At chance: {named}", sure="the 95 % interval of the score holds the chance level",
         rows=[], why="the model does not do this task; causes of single rows mean little here",
@@ -119,9 +124,13 @@ def _kinds(seen: Evidence) -> list[Finding]:
     """The commonest kinds of errors by their option scores or their text: rules of thumb."""
     sizes = Counter(item.task for item in seen.tagged)
     groups: dict[tuple[str, str], list[str]] = {}
+    chance = seen.at_chance()
     for item in seen.tagged:
+        if item.task in chance and PRECEDENCE.index(item.primary or "other") >= PRECEDENCE.index("near miss"):
+            continue  # what the option scores say is noise there; what the form says is not
         if item.wrong and not item.explained and item.primary in WHY:
             groups.setdefault((item.task, item.primary), []).append(str(item.row["row"]))
+    groups = {key: rows for key, rows in groups.items() if len(rows) >= max(FEWEST, SHARE * sizes[key[0]])}
     ranked = sorted(groups.items(), key=lambda pair: (-len(pair[1]), pair[0]))[:MOST_CAUSES]
     return [
         finding(

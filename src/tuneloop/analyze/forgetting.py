@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.analyze.evidence import Evidence
+from tuneloop.analyze.rows import join
+from tuneloop.analyze.verdicts import verdicts
 from tuneloop.store import read_jsonl
 
 LOST = 0.1  # share of a task's rows right before that may turn wrong before replay alone is not enough
 
 
-def forgetting(seen: Evidence, model: Path | None) -> dict[str, Any]:
-    """{tasks, advice, checkpoints}: a line a task with its change, where its losses lie, and what to change.
+def forgetting(
+    seen: Evidence, model: Path | None, against: Path | None = None, kept: dict[str, Path] | None = None
+) -> dict[str, Any]:
+    """{tasks, advice, kept, logged}: a line a task with its change, where its losses lie, and what to change.
 
-    `checkpoints` holds the scores that the training itself logged at each of its steps, where it did.
+    `kept` holds for each checkpoint that was scored (name -> scores folder) the change of every task against the base;
+    `logged` the scores that training itself noted on its way, where it did.
     """
     tasks = []
     for entry in seen.heads():
@@ -30,7 +35,22 @@ def forgetting(seen: Evidence, model: Path | None) -> dict[str, Any]:
         line |= {"unit": entry["unit"], "verdict": entry["verdict"], "forgotten": len(gone), "held": held}
         line |= {"slices": sorted(over, key=lambda n: -where[n])[:5], "rows": [str(i.row["row"]) for i in gone[:20]]}
         tasks.append(line)
-    return {"tasks": tasks, "advice": _advice(tasks), "checkpoints": _checkpoints(model)}
+    return {
+        "tasks": tasks,
+        "advice": _advice(tasks),
+        "kept": _kept(seen, against, kept or {}),
+        "logged": _logged(model),
+    }
+
+
+def _kept(seen: Evidence, against: Path | None, kept: dict[str, Path]) -> list[dict[str, Any]]:
+    """Gain and loss at each kept checkpoint; one test each, corrected over its tasks, as for the tune itself."""
+    found = []
+    for name, scores in kept.items() if against else ():
+        heads = [e for e in verdicts(join(scores, against), seen.config.alpha, seen.config.seed) if e["headline"]]
+        keys = ("task", "diff", "low", "high", "unit", "verdict", "b", "c")
+        found.append({"checkpoint": name, "tasks": [{key: entry[key] for key in keys} for entry in heads]})
+    return found
 
 
 def _advice(tasks: list[dict[str, Any]]) -> str:
@@ -49,7 +69,7 @@ def _advice(tasks: list[dict[str, Any]]) -> str:
     return first + "The loss is small: replay rows of that kind first (a tenth of the training rows)."
 
 
-def _checkpoints(model: Path | None) -> list[dict[str, Any]]:
+def _logged(model: Path | None) -> list[dict[str, Any]]:
     """Step and scores of every evaluation that training logged: `valid_loss` and in-loop task scores."""
     path = model / "log.jsonl" if model else None
     if path is None or not path.is_file():

@@ -17,13 +17,14 @@ FOLDS = 5
 # Banking77, train split with 5 % of the labels flipped by a generator of seed 0: 0.94 of those named were flipped.
 BEST = 0.2  # probability of the label that the neighbours would give
 GIVEN = 0.01  # probability of the label that stands there
-TAIL = 0.95  # a loss above this quantile of the rows outside a group is a high one
-NAMED = 0.85  # quantile above which a row of such a group is named
-FEWEST = 40  # rows of a group of words
-# Groups that are hard without a wrong label reached 3.1 times in the worlds looked at, groups with flips 3.9 and 5.4.
-TIMES = 3.3
-SURE = 1e-3
-WIDER = 2.5  # most times that a group may grow by the rows that answer alike
+TAIL = 0.2  # share of the rows of the other kinds whose loss counts as high
+# Kinds of answers without wrong ones held 2.2 times as many high losses as the others at most, in the worlds looked
+# at; with 40 % wrong at least 3.0 times as many.
+TIMES = 2.6
+FEWEST = 40  # rows of a kind of answer
+FEWEST_WORDED = 5  # rows of a wording before its answers say what it asks for
+ALIKE = 0.25  # overlap of answers from which two wordings ask for the same kind of thing
+COMMON = 0.02  # share of the rows from which a word belongs to the wording and not to the content
 
 
 @dataclass(slots=True)
@@ -58,59 +59,69 @@ def by_neighbours(train: list[Shown], seed: int) -> Suspects | None:
 
 
 def by_loss(train: list[Shown], skip: set[int]) -> Suspects | None:
-    """Rows about one thing (some word) whose losses stayed high far more often than in rows alike in form."""
+    """Rows of one kind of answer (foods, say) whose losses stayed high far more often than those of the other kinds."""
     frames: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, row in enumerate(train):
         if i not in skip and math.isfinite(row.later_loss) and row.prompt.strip():
             frames[frame(row.prompt)].append(i)
     # Rows without a frame are too unlike one another for their losses to be compared.
     frames.pop(("", ""), None)
-    best: Suspects | None = None
-    for places in frames.values():
-        found = _group(train, places)
-        if found and (best is None or len(found.places) > len(best.places)):
-            best = found
-    return best
+    found = [s for places in frames.values() for s in _suspects(train, places)]
+    return max(found, key=lambda s: len(s.places), default=None)
 
 
-def _group(train: list[Shown], places: list[int]) -> Suspects | None:
-    losses = np.array([train[i].later_loss for i in places])
-    sets = [set(words(train[i].prompt)) for i in places]
-    counts = Counter(word for one in sets for word in one)
-    names = [w for w, n in counts.items() if FEWEST <= n <= len(places) / 2]
-    odd = [w for w in names if _tail(losses, np.array([w in one for one in sets]), len(names))]
-    if not odd:
-        return None
-    inside = np.array([bool(one & set(odd)) for one in sets])
-    if not _tail(losses, inside, len(names)):
-        return None
-    wider = inside | _same_answers(train, places, inside)
-    # Answers that every group gives ('yes') say nothing about what a row is about.
-    inside = wider if wider.sum() <= WIDER * inside.sum() and not wider.all() else inside
-    high = float(np.quantile(losses[~inside], NAMED))
-    hits = [i for i in np.argsort(-losses) if inside[i] and losses[i] > high]
-    found = [places[int(i)] for i in hits]
-    odd.sort(key=lambda w: -counts[w])
-    return Suspects(found, {}, odd, int(inside.sum()), "their loss stayed high after the first time they were seen")
+def _suspects(train: list[Shown], places: list[int]) -> list[Suspects]:
+    """Suspects among rows of one layout, a kind of answer at a time; none where there are fewer than three kinds."""
+    kinds = [kind for kind in _kinds(train, places) if len(kind) >= FEWEST]
+    if len(kinds) < 3:
+        return []
+    stayed = {i: math.sqrt(max(0.0, train[i].later_loss) * max(0.0, train[i].last_loss)) for k in kinds for i in k}
+    found = []
+    for kind in kinds:
+        others = [i for other in kinds if other is not kind for i in other]
+        high = float(np.quantile([stayed[i] for i in others], 1 - TAIL))
+        hits = sum(stayed[i] > high for i in kind)
+        if hits <= TIMES * TAIL * len(kind):
+            continue
+        # As many rows as there are high losses beyond those that the other kinds have as well.
+        many = round((hits - TAIL * len(kind)) / (1 - TAIL))
+        rows = sorted(kind, key=lambda i: -stayed[i])[:many]
+        about = _about(train, kind, others)
+        found.append(Suspects(rows, {}, about, len(kind), "their loss stayed high after the first time they were seen"))
+    return found
 
 
-def _same_answers(train: list[Shown], places: list[int], inside: np.ndarray) -> np.ndarray:
-    """Rows that answer with what mostly the group answers with: they are about the same, in other words."""
-    answers = [bare(train[i].answer) for i in places]
-    own = Counter(a for a, here in zip(answers, inside, strict=True) if here)
-    every = Counter(answers)
-    kept = {a for a, n in own.items() if n >= 2 and n > 0.3 * every[a]}
-    return np.array([a in kept for a in answers])
+def _kinds(train: list[Shown], places: list[int]) -> list[list[int]]:
+    """Rows by what is asked for: wordings that draw on the same answers ask for one kind of thing."""
+    spoken = {i: words(train[i].prompt) for i in places}
+    counts = Counter(word for one in spoken.values() for word in set(one))
+    common = {word for word, n in counts.items() if n >= COMMON * len(places)}
+    answers: dict[str, Counter[str]] = defaultdict(Counter)
+    for i in places:
+        answers[" ".join(w if w in common else "…" for w in spoken[i])][bare(train[i].answer)] += 1
+    groups: list[Counter[str]] = []
+    for own in sorted((a for a in answers.values() if a.total() >= FEWEST_WORDED), key=lambda a: -a.total()):
+        alike = [group for group in groups if _overlap(own, group) > ALIKE]
+        merged = sum(alike, own)
+        groups = [group for group in groups if not any(group is other for other in alike)] + [merged]
+    kept = [group for group in groups if group.total() >= FEWEST]
+    kinds: list[list[int]] = [[] for _ in kept]
+    for i in places:
+        said = bare(train[i].answer)
+        most = max(range(len(kept)), key=lambda k: kept[k][said], default=None)
+        if most is not None and kept[most][said]:
+            kinds[most].append(i)
+    return kinds
 
 
-def _tail(losses: np.ndarray, inside: np.ndarray, tried: int) -> bool:
-    """Whether the group holds far more high losses than the rest of the rows."""
-    from scipy.stats import binom
+def _overlap(one: Counter[str], other: Counter[str]) -> float:
+    """Share of answers in common: 1 where both draw the same answers equally often."""
+    return sum(min(n / one.total(), other[answer] / other.total()) for answer, n in one.items())
 
-    n = int(inside.sum())
-    if n < FEWEST or n == len(losses):
-        return False
-    high = float(np.quantile(losses[~inside], TAIL))
-    hits = int((losses[inside] > high).sum())
-    p = float(binom.sf(hits - 1, n, 1 - TAIL)) * max(1, tried)
-    return p < SURE and hits / n > TIMES * (1 - TAIL)
+
+def _about(train: list[Shown], kind: list[int], others: list[int]) -> list[str]:
+    """Words that these rows hold and the others hardly do, commonest first."""
+    inside = Counter(word for i in kind for word in set(words(train[i].prompt)))
+    outside = Counter(word for i in others for word in set(words(train[i].prompt)))
+    share = {w: n / len(kind) for w, n in inside.items() if n / len(kind) > 5 * outside[w] / len(others)}
+    return sorted((w for w in share if share[w] >= 0.1), key=lambda w: -share[w])

@@ -40,7 +40,11 @@ def foreign(train: list[Shown], tasks: dict[str, list[str]]) -> dict[str, list[i
     odd = {f for f, n in counts.items() if n >= GROUP * len(train) and f not in known and f != ("", "")}
     # An opening alone is content ("Well, ..."); a cue that no task has, or a task's cue dropped, is a format.
     odd = {(opening, cue) for opening, cue in odd if cue and (cue not in cues or opening)}
-    places = [i for i, row in enumerate(train) if frame(row.prompt) in odd]
+    # Rows with lettered options are another kind of task where no task has such prompts.
+    other = not any(lists_options(p) for prompts in tasks.values() for p in prompts)
+    places = [
+        i for i, row in enumerate(train) if frame(row.prompt) in odd and not (other and lists_options(row.prompt))
+    ]
     if not places:
         return {}
     names = [name for name, prompts in tasks.items() for _ in prompts]
@@ -51,6 +55,31 @@ def foreign(train: list[Shown], tasks: dict[str, list[str]]) -> dict[str, list[i
         if len(nearest):
             found.setdefault(names[int(nearest[0])], []).append(place)
     return found
+
+
+def pattern(prompts: list[str]) -> str:
+    """The layout of most of these prompts as text around '{}': 'Q: {}\\nA:'. '{}' alone where they share nothing."""
+    most = Counter(frame(p) for p in prompts).most_common(1)[0][0]
+    own = [p.strip() for p in prompts if frame(p) == most]
+    shared = own[0].split()
+    for prompt in own[1:]:
+        same = [a == b for a, b in zip(shared, prompt.split(), strict=False)]
+        shared = shared[: same.index(False) if False in same else len(same)]
+    # Words that all questions begin with ('What is') are content; an opening ends in a sign ('Question:').
+    while shared and not re.search(r"\W$", shared[-1]):
+        shared.pop()
+    cue = most[1]
+    gap = re.search(r"\s*$", own[0].removesuffix(cue)) if cue else None
+    return (" ".join(shared) + " " if shared else "") + "{}" + (f"{gap[0]}{cue}" if gap else "")
+
+
+def relaid(prompt: str, old: str, new: str) -> str:
+    """The prompt in the layout `new` where it stands in `old`, else as it is."""
+    head, tail = old.split("{}")
+    text = prompt.strip()
+    if not (text.startswith(head) and text.endswith(tail)) or len(text) <= len(head) + len(tail):
+        return prompt
+    return new.replace("{}", text[len(head) : len(text) - len(tail)].strip())
 
 
 def inner(prompt: str) -> str:
@@ -76,7 +105,7 @@ def answer_gaps(train: list[Shown], rows: list[dict[str, Any]], prompts: list[st
     """(trait, share in training, share of right answers) that differ by more than half, for rows of one frame."""
     frames = {f for f, n in Counter(frame(p) for p in prompts).items() if n >= KNOWN * len(prompts)}
     answers = [row.answer for row in train if frame(row.prompt) in frames]
-    golds = [str(r["options"][r["gold"]]) for r in rows if 0 <= int(r.get("gold", -1)) < len(r.get("options") or [])]
+    golds = [due(r) for r in rows if 0 <= int(r.get("gold", -1)) < len(r.get("options") or [])]
     if len(answers) < 20 or len(golds) < 20:
         return []
     found = []
@@ -86,6 +115,23 @@ def answer_gaps(train: list[Shown], rows: list[dict[str, Any]], prompts: list[st
         if abs(a - b) > 0.5:
             found.append((trait, a, b))
     return found
+
+
+def lists_options(prompt: str) -> bool:
+    """Whether the options stand in the prompt, a line each."""
+    return len(re.findall(r"^\s*\(?[A-J][.):]\s", prompt, re.MULTILINE)) > 1
+
+
+def lettered(row: dict[str, Any]) -> bool:
+    """Whether the options of a scored row are 'A. ...', 'B. ...': the letter alone is then what is answered."""
+    options = [str(o) for o in row.get("options") or []]
+    return len(options) > 1 and all(o[:1] == "ABCDEFGHIJ"[i] for i, o in enumerate(options[:10]))
+
+
+def due(row: dict[str, Any]) -> str:
+    """The right answer as it is scored."""
+    option = str(row["options"][int(row["gold"])])
+    return option[:1] if lettered(row) else option
 
 
 def letters(train: list[Shown]) -> Counter[str]:

@@ -1,7 +1,8 @@
 """What to do about the findings: one line a stage can carry out.
 
 A line is {stage: generate | data | train, action, rows or slice, budget, why}. `generate` writes rows like those shown;
-`data` drops, relabels, replays or changes the form of training rows named by id; `train` changes a setting.
+`data` drops, relabels or lays out anew the training rows named by id, or puts the options of lettered rows in another
+order; `train` changes a setting. `rounds` carries out every one of them.
 """
 
 from __future__ import annotations
@@ -45,12 +46,10 @@ def _lines(entry: Finding, rows: dict[tuple[str, str], Tagged], most: int) -> li
         relabel = {"stage": "data", "action": "relabel", "rows": entry["ids"], "answers": says}
         return [relabel if known else {"stage": "data", "action": "drop", "rows": entry["ids"]}]
     if cause == "format shift" and entry["rows"]:
-        return [{"stage": "data", "action": "format", "rows": entry["ids"], "task": entry["task"]}]
+        return [{"stage": "data", "action": "format", "rows": entry["ids"], **entry["layout"]}]
     if cause in ("letter bias", "position bias"):
-        return [{"stage": "data", "action": "permute_options", "setting": "augment.options", "value": 2}]
-    if cause == "wrong gold":
-        return [{"stage": "data", "action": "check_labels", "task": entry["task"], "rows": entry["rows"]}]
-    return []
+        return [{"stage": "data", "action": "permute_options"}]
+    return []  # keys of a benchmark are corrected by its owner: `tuneloop review export`
 
 
 def _generate(entry: Finding, rows: dict[tuple[str, str], Tagged], most: int, action: str) -> Line:

@@ -12,8 +12,10 @@ from tuneloop.text import collapse, words
 NEIGHBOURS = 12
 NEAR = 0.55  # cosine below which two rows are not looked at
 SHARED = 0.97  # share of the shorter row's word weight that the longer must hold
-SIZE = 0.5  # the shorter row's word weight over the longer's
+SIZE = 0.6  # the shorter row's word weight over the longer's
 LEAST_WORDS = 4  # shorter questions repeat by chance
+WHOLE = 0.5  # share of a training row's words that a test question inside it must make up,
+LONG = 8  # unless it has so many words that it does not stand there by chance
 
 
 def contradictions(train: list[Shown]) -> list[int]:
@@ -71,10 +73,17 @@ def leaks(train: list[Shown], tagged: list[Tagged]) -> list[tuple[Tagged, int]]:
     asked = [(item, text) for item, text in asked if len(text.split()) >= LEAST_WORDS]
     index = Index([row.prompt or row.answer for row in train])
     near, values = index.nearest([text for _, text in asked], NEIGHBOURS)
-    held = [f" {bare(row.prompt)} {bare(row.answer)} " for row in train]
+    held = [f" {bare(row.prompt or row.answer)} " for row in train]
     found = []
     for (item, text), places, close in zip(asked, near, values, strict=True):
-        hits = [int(i) for i, v in zip(places, close, strict=True) if v >= NEAR and f" {text} " in held[int(i)]]
+        close_by = [int(i) for i, v in zip(places, close, strict=True) if v >= NEAR]
+        hits = [i for i in close_by if f" {text} " in held[i] and _fills(text, held[i])]
         if hits:
             found.append((item, hits[0]))
     return found
+
+
+def _fills(text: str, held: str) -> bool:
+    """A few words inside a longer question are another question."""
+    count = len(text.split())
+    return count >= LONG or count >= WHOLE * len(held.split())

@@ -110,6 +110,9 @@ def _read(table: Path) -> list[dict[str, str]]:
 
 def as_row(example: Example, corrected: str = "") -> dict[str, Any]:
     """The example as a line of JSON that the data stage reads back, with another answer where one is given."""
+    if example.chosen is not None:
+        asked_for = {"messages": example.messages} if example.prompt is None else {"prompt": example.prompt}
+        return asked_for | {"chosen": corrected or example.chosen, "rejected": example.rejected}
     if example.label is not None and example.messages is not None:
         return {"text": asked(example)[0], "label": corrected or example.label}
     if example.messages is not None:

@@ -32,12 +32,26 @@ def analyze(
         name = str(read_json(scores / "scores.json")["model"])
         probe = probe_with(name) if settings.analyze.probes else None
         influence = influence_with(name) if settings.analyze.influence else None
+    kept = _kept(scores, out, data) if settings.analyze.checkpoints else None
     folder = run_analyze(
-        settings.analyze, scores, out, against=against, data=data, probe=probe, influence=influence, overwrite=overwrite
-    )
+        settings.analyze, scores, out, against=against, data=data, kept=kept, probe=probe, influence=influence,
+        overwrite=overwrite,
+    )  # fmt: skip
     found = read_json(folder / "findings.json")
     for line in verdict_lines(found["verdicts"]):
         console.say(line)
     for number, entry in enumerate(found["findings"], start=1):
         console.say(f"{number:>2}. {entry['what']}\n    {entry['how_sure']}\n    do: {entry['do']}")
     done(folder, as_json, **(found if as_json else {}))
+
+
+def _kept(scores: Path, out: Path, data: Path | None) -> dict[str, Path]:
+    """Scores the checkpoints of the model behind `scores` as that was scored."""
+    from tuneloop.config import EvalConfig, ModelConfig
+    from tuneloop.rounds.looking import kept_scores
+    from tuneloop.store import read_json
+
+    config = read_json(scores / "run.json")["config"]
+    settings = EvalConfig.model_validate({k: v for k, v in config.items() if k in EvalConfig.model_fields})
+    model = ModelConfig.model_validate(config["model"])
+    return kept_scores(settings, model, Path(model.name), out.parent / f"{out.name}-checkpoints", data)

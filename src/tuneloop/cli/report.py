@@ -11,11 +11,11 @@ from tuneloop.cli.options import Json, Quiet, Verbose, done, mode
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="a round folder: data, model, compare, analysis")],
+    folder: Annotated[Path, typer.Argument(help="a round folder: data, model, compare, analysis; or a loop of rounds")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="default: FOLDER/report")] = None,
     title: str = "tuneloop report", as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False,
 ) -> None:  # fmt: skip
-    """One self-contained HTML file from the folders of a round."""
+    """One self-contained HTML file from the folders of a round, or of a loop of rounds."""
     mode(quiet, verbose)
     from tuneloop.loop import report_round
 

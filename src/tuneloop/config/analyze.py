@@ -21,4 +21,7 @@ class AnalyzeConfig(Section):
     probes: list[Literal["blank", "rotate", "cloze", "shots"]] = Field(
         default_factory=list, description="further forwards that tell more: blank, rotate, cloze, shots"
     )
+    checkpoints: bool = Field(
+        False, description="score every kept checkpoint too: gain and loss along the training (one evaluation each)"
+    )
     seed: int = 0

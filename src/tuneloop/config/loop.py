@@ -22,7 +22,10 @@ class RoundsConfig(Section):
     pool: list[str] = Field(default_factory=list, description="files of rows that a round may add from")
     control: bool = Field(True, description="also tune on as many random rows of the pool")
     budget: int = Field(500, ge=1, description="most new rows of one round")
-    repair: bool = Field(True, description="also carry out the lines of the data stage: drop, relabel, keep one")
+    repair: bool = Field(
+        True,
+        description="also carry out the lines of the data and train stages: drop, relabel, lay out anew, a lower rate",
+    )
 
 
 class LoopConfig(Section):

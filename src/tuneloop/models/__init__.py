@@ -15,6 +15,7 @@ from tuneloop.models.load import (
     why_dtype,
 )
 from tuneloop.models.save import merge_adapter, merge_folder, save_adapter, save_model, save_tokenizer
+from tuneloop.models.unpack import unpack
 
 __all__ = [
     "context_length",
@@ -31,5 +32,6 @@ __all__ = [
     "save_adapter",
     "save_model",
     "save_tokenizer",
+    "unpack",
     "why_dtype",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 from tuneloop.report import gather
 from tuneloop.report.contending import contending
 from tuneloop.report.datapage import data_page
+from tuneloop.report.page import environment
 from tuneloop.report.parts import part
 from tuneloop.store import open_run, write_text
 
@@ -62,18 +63,13 @@ def build_report(
 
 def render(**values: Any) -> str:
     """The page; every value is escaped by the template, rows travel as JSON that cannot close its element."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    loader = PackageLoader("tuneloop.report", "")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["svg"] = Markup  # only for pictures of draw.py, which hold numbers alone
+    pages = environment()
     rows = safe_json(values.pop("rows"))
     verdict = " ".join(f"{a['contender']}: {a['summary']}" for a in values["analyses"]) or "No comparison: scores only."
-    values |= {name: part(environment, file, values["analyses"]) for name, file in PARTS.items()}
-    return environment.get_template("template.html.j2").render(rows=Markup(rows), verdict=verdict, **values)
+    values |= {name: part(pages, file, values["analyses"]) for name, file in PARTS.items()}
+    return str(pages.get_template("template.html.j2").render(rows=Markup(rows), verdict=verdict, **values))
 
 
 def safe_json(value: object) -> str:

@@ -15,9 +15,11 @@ from tuneloop.config import DataConfig, EvalConfig, LoopConfig, ModelConfig
 from tuneloop.console import say
 from tuneloop.errors import UsageError
 from tuneloop.records import Example, read_examples
+from tuneloop.report.looping import build_loop_report
 from tuneloop.rounds import pool as pooling
 from tuneloop.rounds.asking import teacher_writer
-from tuneloop.rounds.repair import repaired
+from tuneloop.rounds.looking import kept_scores
+from tuneloop.rounds.repair import CHANGES, halvings, repaired
 from tuneloop.rounds.verdict import count_reads, judge
 from tuneloop.store import read_json, read_jsonl, sha256_text, write_json
 
@@ -64,6 +66,7 @@ def run_rounds(
     state["verdict"] = _verdict(config, out, tunes, state["rounds"][0]["data"], names, overwrite)
     write_json(out / "loop.json", state)
     _tell(state)
+    build_loop_report(out, out / "report", config.report.title)
     return out
 
 
@@ -77,9 +80,12 @@ def _turn(config: LoopConfig, folder: Path, data: DataConfig, overwrite: bool) -
     model = train(config.train, config.model, rows, folder / "model", overwrite=overwrite)
     scores = {name: _score(config, "analysis", tune, rows, folder / "compare" / name, overwrite)
               for name, tune in (("base", None), ("tune", model))}  # fmt: skip
+    kept = {}
+    if config.analyze.checkpoints:
+        kept = kept_scores(_halved(config, "analysis"), config.model, model, folder / "checkpoints", rows)
     analysis = analyze(
         config.analyze, scores["tune"], folder / "analysis" / "tune", against=scores["base"], data=rows, model=model,
-        overwrite=overwrite,
+        kept=kept, overwrite=overwrite,
     )  # fmt: skip
     found = {"data": rows, "model": model, "scores": scores["tune"], "analysis": analysis}
     return {name: str(path) for name, path in found.items()}
@@ -91,8 +97,11 @@ def _score(config: LoopConfig, half: str, tune: Path | None, data: Path, out: Pa
     model = config.model
     if tune is not None:
         model = ModelConfig(name=str(tune), dtype=config.model.dtype, device=config.model.device)
-    settings = EvalConfig.model_validate({**config.eval.model_dump(), "half": half})
-    return evaluate(settings, model, out, data=data, contender=out.name, overwrite=overwrite)
+    return evaluate(_halved(config, half), model, out, data=data, contender=out.name, overwrite=overwrite)
+
+
+def _halved(config: LoopConfig, half: str) -> EvalConfig:
+    return EvalConfig.model_validate({**config.eval.model_dump(), "half": half})
 
 
 def _next(
@@ -109,10 +118,17 @@ def _next(
         rows = pooling.targeted(_pool(config, out, overwrite), asked, most)
     else:
         rows = writer(asked, most, folder) if writer and asked else []
-    mended = repaired(Path(before["data"]), lines if config.rounds.repair else [], folder / "kept.jsonl")
-    if not rows and not mended["dropped"] and not mended["relabelled"]:
+    lines = lines if config.rounds.repair else []
+    mended = repaired(Path(before["data"]), lines, folder / "kept.jsonl", config.data.seed)
+    halved = halvings(lines)
+    if not rows and not halved and not any(mended[name] for name in CHANGES):
         return None
     added = pooling.write(rows, folder / "added.jsonl")
+    rate = _rate(config, before) / 2**halved
+    if halved:
+        auto = [name for name in config.train.auto if name != "learning_rate"]
+        train = config.train.model_copy(update={"learning_rate": rate, "auto": auto})
+        config = config.model_copy(update={"train": train})
     done = _turn(config, folder, _data(config, before, folder), overwrite)
     gain = analyze(
         config.analyze, Path(done["scores"]), folder / "analysis" / "gain", against=Path(before["scores"]),
@@ -120,8 +136,21 @@ def _next(
     )  # fmt: skip
     entries = [e for e in read_json(gain / "findings.json")["verdicts"] if e["headline"]]
     names = [str(n) for line in asked for n in line.get("names") or []]
-    more = {"added": added, **mended, "names": names, "gain": any(e["verdict"] == "better" for e in entries)}
+    more = {
+        "added": added,
+        **mended,
+        "halved": halved,
+        "learning_rate": _rate(config, done),
+        "names": names,
+        "gain": any(e["verdict"] == "better" for e in entries),
+    }
     return done | more
+
+
+def _rate(config: LoopConfig, done: dict[str, Any]) -> float:
+    """The learning rate that a round trained with at its highest."""
+    log = read_jsonl(Path(done["model"]) / "log.jsonl")
+    return max((float(line["learning_rate"]) for line in log if line.get("learning_rate")), default=0.0)
 
 
 def _data(config: LoopConfig, before: dict[str, Any], folder: Path) -> DataConfig:

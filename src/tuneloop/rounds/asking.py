@@ -32,7 +32,9 @@ def teacher_writer(config: LoopConfig, data: Path) -> Any:
         wish = {"limits": limits, "method": "weak_slices", "seeds": [], "weak": str(wanted)}
         settings = config.generate.model_copy(update=wish)
         out = generate(settings, open_teacher(settings.teacher), folder / "generated", prepare=prepare_seeds)
-        return read_examples(prepare_seeds([str(out / "rows.jsonl")], folder / "read"), "train")[:most]
+        made = read_examples(prepare_seeds([str(out / "rows.jsonl")], folder / "read"), "train")
+        labels = {example.label for example in read_examples(data, "train") if example.label}
+        return (labelled(made, labels) if labels else made)[:most]
 
     return write
 
@@ -43,3 +45,14 @@ def at_random(data: Path, most: int, seed: int) -> dict[str, Any]:
     pairs = [asked(row) for row in random.Random(seed).sample(rows, min(SHOWN_AT_RANDOM, len(rows)))]
     shown = [{"question": prompt, "answer": answer} for prompt, answer in pairs if prompt]
     return {"stage": "generate", "action": "control", "slice": "", "rows": shown, "budget": most}
+
+
+def labelled(made: list[Example], labels: set[str]) -> list[Example]:
+    """Written rows as rows of a classification; an answer that is no label of the data is left out."""
+    found = []
+    for example in made:
+        text, said = asked(example)
+        if said.strip() in labels:
+            turns = [{"role": "user", "content": text}, {"role": "assistant", "content": said.strip()}]
+            found.append(Example(id=example.id, kind="classification", messages=turns, label=said.strip()))
+    return found

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 from tuneloop.analyze import Influence
 from tuneloop.analyze.probes import Probe, Request
 from tuneloop.analyze.rows import Row
 from tuneloop.analyze.training import Shown
+from tuneloop.config import EvalConfig, ModelConfig
 from tuneloop.errors import UsageError
 from tuneloop.neighbours.tfidf import Index
 
@@ -30,6 +33,28 @@ def probe_with(name: str) -> Probe:
         return [[option.logprob for option in options] for options in found]
 
     return probe
+
+
+def kept_scores(config: EvalConfig, model: ModelConfig, tune: Path, out: Path, data: Path | None) -> dict[str, Path]:
+    """Scores every checkpoint that training kept in `tune`; {checkpoint: its scores folder in `out`}, in their order.
+
+    `model` says on which device and in which type. The weights are unpacked for as long as they are scored.
+    """
+    from tuneloop.evaluate import evaluate
+    from tuneloop.models import unpack
+
+    found = {}
+    for checkpoint in sorted(tune.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1])):
+        scores = out / checkpoint.name
+        if not (scores / "manifest.json").is_file():
+            weights = unpack(tune, checkpoint, out / f".{checkpoint.name}")
+            settings = ModelConfig(name=str(weights), dtype=model.dtype, device=model.device)
+            try:
+                evaluate(config, settings, scores, data=data, contender=checkpoint.name, overwrite=True)
+            finally:
+                shutil.rmtree(weights, ignore_errors=True)
+        found[checkpoint.name] = scores
+    return found
 
 
 def influence_with(name: str) -> Influence:

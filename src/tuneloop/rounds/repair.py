@@ -9,39 +9,53 @@ from typing import Any
 
 from tuneloop.analyze.review import as_row
 from tuneloop.records import Example, read_examples
+from tuneloop.rounds.reform import laid_out, reordered
 from tuneloop.store import write_text
 from tuneloop.text import words
 
 Line = dict[str, Any]
+CHANGES = ("dropped", "relabelled", "laid_out", "reordered")
 
 
-def repaired(data: Path, lines: list[Line], out: Path) -> dict[str, int]:
-    """Writes the train rows of `data` to `out` with the lines carried out; returns {rows, dropped, relabelled}.
+def repaired(data: Path, lines: list[Line], out: Path, seed: int = 0) -> dict[str, int]:
+    """Writes the train rows of `data` to `out` with the lines carried out.
 
     `drop` leaves out the rows named, `keep_one` all but one of those that answer the same to the same words, `relabel`
-    gives them the answers that were found. Other lines need a person and are left.
+    gives them the answers that were found, `format` lays them out as the benchmark is, `permute_options` puts the
+    right option of every lettered row in a place drawn at random. Returns {rows, dropped, relabelled, laid_out,
+    reordered}.
     """
-    drop, answers = _wishes(data, lines)
-    counts = Counter(rows=0, dropped=0, relabelled=0)
+    wanted = [line for line in lines if line["stage"] == "data"]
+    drop, answers = _wishes(data, wanted)
+    layouts = {key: (line["old"], line["new"]) for line in wanted if line["action"] == "format" for key in line["rows"]}
+    turn = any(line["action"] == "permute_options" for line in wanted)
+    counts = Counter(dict.fromkeys(("rows", *CHANGES), 0))
     text = []
     for example in read_examples(data, "train"):
         if example.id in drop:
             counts["dropped"] += 1
             continue
+        row = laid_out(example, *layouts[example.id]) if example.id in layouts else example
+        counts["laid_out"] += row != example
+        last = reordered(row, seed) if turn else row
+        counts["reordered"] += last != row
         said = answers.get(example.id, "")
         counts["relabelled"] += bool(said)
         counts["rows"] += 1
-        text.append(json.dumps(as_row(example, said), ensure_ascii=False) + "\n")
+        text.append(json.dumps(as_row(last, said), ensure_ascii=False) + "\n")
     write_text(out, "".join(text))
     return dict(counts)
+
+
+def halvings(lines: list[Line]) -> int:
+    """How often the learning rate is to be halved: once, however many findings ask for it."""
+    return int(any(line["stage"] == "train" and line["action"] == "halve" for line in lines))
 
 
 def _wishes(data: Path, lines: list[Line]) -> tuple[set[str], dict[str, str]]:
     drop: set[str] = set()
     answers: dict[str, str] = {}
     for line in lines:
-        if line["stage"] != "data":
-            continue
         if line["action"] == "drop":
             drop |= set(line["rows"])
         if line["action"] == "keep_one":

@@ -9,7 +9,7 @@ from typing import Any
 from tuneloop.analyze.coverage import holds
 from tuneloop.analyze.rows import Row, TaskRows, join, right
 from tuneloop.analyze.verdicts import verdicts
-from tuneloop.stats import mcnemar_exact, wilson
+from tuneloop.stats import difference_interval, mcnemar_exact, wilson
 from tuneloop.store import append_jsonl, read_jsonl
 
 
@@ -38,6 +38,19 @@ def judge(folders: dict[str, Path], names: list[str], alpha: float, seed: int) -
             entries = [e for e in verdicts(pairs, alpha, seed) if e["headline"]]
             found["against"][other] = {"verdicts": entries, "slice": _paired(pairs, names, True)}
             found["against"][other]["elsewhere"] = _paired(pairs, names, False)
+    found["by_round"] = _by_round(folders, names)
+    return found
+
+
+def _by_round(folders: dict[str, Path], names: list[str]) -> dict[str, dict[str, Any]]:
+    """Every round against the control arm, or against the round before where there is none."""
+    found: dict[str, dict[str, Any]] = {}
+    rounds = [name for name in folders if name.startswith("round-")]
+    for k, name in enumerate(rounds):
+        other = "control" if "control" in folders else rounds[k - 1] if k else "base"
+        pairs = join(folders[name], folders[other])
+        found[name] = {"against": other, "slice": _paired(pairs, names, True)}
+        found[name]["elsewhere"] = _paired(pairs, names, False)
     return found
 
 
@@ -55,7 +68,7 @@ def _share(marks: list[bool]) -> dict[str, float] | None:
 
 
 def _paired(tasks: list[TaskRows], names: list[str], inside: bool) -> dict[str, Any]:
-    """Rows lost and gained over all tasks, inside the weak slice or elsewhere, with McNemar's exact p."""
+    """Rows lost and gained over all tasks, inside the weak slice or elsewhere: McNemar's exact p, 95 % interval."""
     pairs: list[tuple[Row, Row]] = [
         (before, after)
         for task in tasks
@@ -66,10 +79,13 @@ def _paired(tasks: list[TaskRows], names: list[str], inside: bool) -> dict[str, 
     lost = sum(right(before) and not right(after) for before, after in pairs)
     gained = sum(right(after) and not right(before) for before, after in pairs)
     n = len(pairs)
+    low, high = difference_interval(lost, gained, n) if n else (0.0, 0.0)
     return {
         "n": n,
         "lost": lost,
         "gained": gained,
         "diff": (gained - lost) / n if n else 0.0,
+        "low": low,
+        "high": high,
         "p": mcnemar_exact(lost, gained),
     }

@@ -172,6 +172,17 @@ def _new(plot: Plot, kept: list[Row]) -> list[Row]:
     return [r for r in plot.questions(plot.tuned, [], 2) if r["query"] not in there]
 
 
+def _pool(plot: Plot) -> list[Row]:
+    """Rows of every kind about the tuned people, in the shares that training has before anything is planted."""
+    asked = _new(plot, plot.train)
+    plot.rng.shuffle(asked)
+    letters = [plot.lettered(row) for row in asked[: len(asked) // 6]]
+    scenes = plot.scenes(plot.tuned)[: len(asked) // 6]
+    rows = [*asked, *letters, *scenes, *plot.statements(plot.tuned)[: len(asked) // 3]]
+    there = {r["query"] for r in plot.train}
+    return [row for row in rows if row["query"] not in there]
+
+
 def _missing(plot: Plot, share: float) -> None:
     of = [r for r in plot.asked() if r["relation"] == plot.relation]
     gone = {id(r) for r in _some(plot, of, share)}
@@ -290,7 +301,7 @@ def plant(folder: Path, seed: int, defects: tuple[str, ...] = (), level: str = "
                 truth[name]["test"].setdefault(task, []).append(number)
     lines = [{"prompt": r["query"], "completion": f" {r['choices'][r['gold']]}"} for r in plot.train]
     write_bytes(folder / "train.jsonl", _lines(lines))
-    spare = [{"prompt": r["query"], "completion": f" {r['choices'][r['gold']]}"} for r in _new(plot, plot.train)]
+    spare = [{"prompt": r["query"], "completion": f" {r['choices'][r['gold']]}"} for r in _pool(plot)]
     write_bytes(folder / "pool.jsonl", _lines(spare))
     for task, rows in plot.tests.items():
         path = folder / "tasks" / task / "hellaswag" / "validation_clean.jsonl.gz"
