@@ -161,7 +161,7 @@ def test_a_benchmark_file_with_a_bad_row_names_its_line(tmp_path: Path, line: st
     assert caught.value.where == f"{path}:4"  # blank lines count
 
 
-def test_names_presets_and_parts() -> None:
+def test_names_presets_and_parts(tmp_path: Path) -> None:
     found = expand([TaskSpec.model_validate("leaderboard_v1")])
     assert [(s.task, s.shots) for s in found] == [
         ("arc_challenge", 25), ("hellaswag", 10), ("mmlu", 5), ("truthfulqa_mc2", 0)
@@ -170,6 +170,10 @@ def test_names_presets_and_parts() -> None:
     assert [s.name for s in twice] == ["mmlu:0", None, "mmlu:5"]
     with pytest.raises(UsageError, match="TL-159 'arc_easy' is asked for twice"):
         expand([TaskSpec.model_validate("arc_easy")] * 2)
+    for file in ("one.py", "two.py"):
+        (tmp_path / file).write_text(OWN)
+    with pytest.raises(UsageError, match="TL-159 'capitals' is asked for twice"):
+        expand([TaskSpec.model_validate(str(tmp_path / file)) for file in ("one.py", "two.py")])
     assert len(find("mmlu_stem").only) == 19
     assert find("mmlu_astronomy").only == ("astronomy",)
     assert len({c for group in find("mmlu").groups.values() for c in group}) == 57

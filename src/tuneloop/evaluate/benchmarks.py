@@ -34,13 +34,12 @@ def expand(specs: Sequence[TaskSpec]) -> list[TaskSpec]:
             found += [spec.model_copy(update={"task": task, "shots": shots}) for task, shots in PRESETS[spec.task]]
         else:
             found.append(spec)
-    asked = [spec.name or spec.task for spec in found]
+    # Two files may define tasks of one name.
+    asked = [s.name or (s.task if s.task.startswith(PREFIX) else find(s.task).name) for s in found]
     for i, spec in enumerate(found):
-        if not spec.task.startswith(PREFIX):
-            find(spec.task)
         if asked.count(asked[i]) > 1 and spec.shots is not None:
             found[i] = spec.model_copy(update={"name": f"{asked[i]}:{spec.shots}"})
-    names = [spec.name or spec.task for spec in found]
+    names = [spec.name or name for spec, name in zip(found, asked, strict=True)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UsageError(
