@@ -153,3 +153,12 @@ def test_numbers_of_too_many_digits_cost_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         prepare(DataConfig(source=[str(whole)]), tmp_path / "none")
     assert error.value.number == 304 and "digits" in str(error.value)
+
+
+def test_names_that_are_no_text_stand_in_a_refusal_as_far_as_they_can(tmp_path: Path) -> None:
+    rows = [{"question": "q", "answer": "a"}] * 3 + [{"question": "q", "\ud800": "b", "x" * 3000: 1}]
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(rows))
+    out = prepare(DataConfig(source=[str(path)], valid_fraction=0, test_fraction=0), tmp_path / "out")
+    (refused,) = [row for row in read_rejected(out) if row.reason == "no_answer"]
+    assert refused.line == 1 and len(refused.cure) <= 400

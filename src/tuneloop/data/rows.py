@@ -74,9 +74,9 @@ def as_rejected(error: Refused, uri: str, raw: Raw) -> Rejected:
     value = error.value if isinstance(error.value, str) else dump(error.value)
     return Rejected(
         reason=error.reason,
-        field=error.field,
+        field=printable(error.field) if error.field else error.field,
         value=shorten(printable(value), 200),
-        cure=error.cure,
+        cure=shorten(printable(error.cure), 400),  # may quote the columns that there are
         uri=uri,
         line=raw.line,
         raw=printable(raw.text or dump(raw.row))[:RAW_LIMIT],
