@@ -212,7 +212,7 @@ def demo_config(world: Path, tune: dict[str, Any] | None = None) -> LoopConfig:
     return LoopConfig.model_validate(
         {
             "model": ModelConfig(name="world", template="plain"),
-            "data": DataConfig(source=[str(world / "instructions.jsonl")], group="entity", test_fraction=0.12),
+            "data": DataConfig(source=[str(world / "instructions.jsonl")], group="entity", test_fraction=0.18),
             "train": TrainConfig(**{**DEMO_TRAIN, **(tune or {})}),
             "eval": EvalConfig(tasks=tasks, few_shot=3, generate_limit=150),
             "report": {"title": "tuneloop demo: the embedded world"},

@@ -72,6 +72,9 @@ def _check(folder: Path) -> None:
 
 
 def _pretrained(loader: Any, name: str, **settings: Any) -> Any:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # weights are read in a moment, and its bar knows nothing of --quiet
     target = locate(name)
     if Path(target).is_dir():
         return _from_folder(loader, target, **settings)
