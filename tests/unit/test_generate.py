@@ -13,7 +13,7 @@ import pytest
 
 from tuneloop.config import GenerateConfig
 from tuneloop.errors import DataError, PartialError, PrerequisiteError, TuneloopError, UsageError
-from tuneloop.generate import generate, preview_run
+from tuneloop.generate import generate, preview_run, verify
 from tuneloop.generate.methods import METHODS
 from tuneloop.generate.prompts import Templates
 from tuneloop.lm.asking import Answer, Ask, Failed, request_key
@@ -231,6 +231,32 @@ def test_templates_are_strict_replaceable_and_sandboxed(seeds: str, tmp_path: Pa
     shown = preview_run(settings, WorldTeacher(), tmp_path / "none")
     assert shown.prompt.startswith("Mine: 8 4")
     assert shown.usd is None
+
+
+def test_a_check_that_breaks_costs_its_candidate_and_no_run(
+    seeds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def breaks(text: str) -> str | None:
+        calls.append(text)
+        return str(int("1" * 5000)) if len(calls) % 3 == 0 else None
+
+    monkeypatch.setitem(verify.CHECKS, "json", breaks)
+    for method in ("self_instruct", "regenerate"):
+        calls.clear()
+        settings = config(method, seeds=[seeds], limits={"rows": 6}, verify=["json"])
+        out = generate(settings, WorldTeacher(), tmp_path / method)
+        assert len(rows_of(out)) == 6
+        assert read_json(out / "summary.json")["dropped"]["check_ValueError"] >= 1
+        assert "4300 digits" in (out / "rejected.jsonl").read_text()
+
+    def full(text: str) -> str | None:
+        raise OSError("no space")
+
+    monkeypatch.setitem(verify.CHECKS, "json", full)
+    with pytest.raises(OSError, match="no space"):
+        generate(settings, WorldTeacher(), tmp_path / "full")
 
 
 def test_judge_keeps_sub_scores_and_drops_what_is_wrong(seeds: str, tmp_path: Path) -> None:

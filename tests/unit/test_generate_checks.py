@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import socket
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,7 @@ import pytest
 from tuneloop.config.generate import FilterConfig
 from tuneloop.generate import diversity, sandbox
 from tuneloop.generate.rules import check
-from tuneloop.generate.verify import bad_json, run_answer, span_in, verify, wrong_sum
+from tuneloop.generate.verify import bad_json, result, run_answer, span_in, verify, wrong_sum
 from tuneloop.records import Example
 
 GOOD = ("Name two rivers of France.", "The Seine and the Loire.")
@@ -91,6 +95,17 @@ def test_the_result_must_be_that_of_the_seed() -> None:
     assert "not 9" in (asyncio.run(verify("It is 9.", seed, ["arithmetic"])) or "")
 
 
+def test_runs_of_digits_are_no_number() -> None:
+    assert result("1" * 5000) is None
+    assert result("it is " + "9" * 300) == int("9" * 300)
+    assert (wrong_sum("1 + 1 = " + "2" * 5000) or "").startswith("1 + 1 is 2, not 222")
+    assert "e+190, not 1" in (wrong_sum("9" * 95 + " * " + "9" * 95 + " = 1") or "")
+    assert wrong_sum("10 / 4 = 3") == "10 / 4 is 2.5, not 3"
+    seed = row("How many?", "3 + 4 = 7\n#### 7")
+    assert "missing" in (asyncio.run(verify("It is " + "9" * 400, seed, ["arithmetic"])) or "")
+    assert "e+300" in (asyncio.run(verify("It is " + "9" * 300, seed, ["arithmetic"])) or "")
+
+
 def test_json_and_quotes() -> None:
     assert bad_json('Here:\n```json\n{"a": [1, 2]}\n```') is None
     assert bad_json('{"a": 1') is not None
@@ -107,22 +122,60 @@ def fenced(code: str) -> str:
 def test_code_runs_in_a_fence(tmp_path: Path) -> None:
     victim = tmp_path / "precious.txt"
     victim.write_text("x")
+    victim.chmod(0o600)
     cases = {
         "assert sum([1, 2]) == 3": None,
         "assert 1 == 2": "AssertionError",
-        f"open({str(victim)!r}, 'w')": "PermissionError",
-        f"open({str(victim)!r}).read()": "PermissionError",
-        f"import os; os.remove({str(victim)!r})": "PermissionError",
+        f"open({str(victim)!r}, 'w')": "FileNotFoundError",
+        f"open({str(victim)!r}).read()": "FileNotFoundError",
+        f"import os; os.remove({str(victim)!r})": "FileNotFoundError",
+        f"import os; os.truncate({str(victim)!r}, 0)": "FileNotFoundError",
+        f"import os; os.chmod({str(victim)!r}, 0o777)": "FileNotFoundError",
+        f"import os; os.chmod({sys.executable!r}, 0o777)": "Error",
+        "import os; os.chmod('/dev/null', 0o777)": "Error",
+        "import os; os.fchmod(1, 0o777)": "Error",
+        "import os; os.mkdir('/new')": "Error",
         "import socket; socket.create_connection(('127.0.0.1', 22), 2)": "Error",
         "open('big', 'w').write('x' * (1 << 22))": "File too large",
+        "for i in range(64): open(f'{i}', 'w').write('x' * (1 << 19))": "No space left",
+        "import os\nwhile os.fork(): pass\nos.pause() if hasattr(os, 'pause') else input()": "Error",
         "x = ' ' * (1 << 31)": "MemoryError",
         "import os; assert 'HOME' not in os.environ and 'PYTHONPATH' not in os.environ": None,
+        "import subprocess as s; s.run(['ls', '/'], stdout=s.DEVNULL, check=True)": None,
     }
     for code, said in cases.items():
         found = asyncio.run(run_answer(fenced(code)))
         assert (found is None) if said is None else (said in (found or "")), (code, found)
-    assert victim.read_text() == "x"
+    assert victim.read_text() == "x" and victim.stat().st_mode & 0o777 == 0o600
     assert asyncio.run(run_answer("no code")) == "no code block"
+
+
+def test_code_reaches_no_socket_of_the_user() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, socket.socket(socket.AF_UNIX) as server:
+        server.bind(path := f"{folder}/s")
+        server.listen()
+        code = f"import socket\nwith socket.socket(socket.AF_UNIX) as s: s.connect({path!r})"
+        exec(code)  # the user can
+        assert "FileNotFoundError" in (asyncio.run(run_answer(fenced(code))) or "")
+
+
+def test_code_cannot_outlive_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox.need_sandbox()
+    monkeypatch.setattr(sandbox, "SECONDS", 1)
+    code = """
+import ctypes, os, time
+prctl = ctypes.CDLL(None).prctl
+os.setsid()
+prctl(1, 0, 0, 0, 0)  # no signal when the parent ends
+prctl(15, b"outliver", 0, 0, 0)
+time.sleep(60)
+"""
+    assert "still running" in (asyncio.run(run_answer(fenced(code))) or "")
+    names = []
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            names.append(path.read_text().strip())
+    assert names and "outliver" not in names
 
 
 def test_endless_code_ends() -> None:
@@ -134,6 +187,19 @@ def test_without_a_fence_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sandbox.shutil, "which", lambda name: None)
     with pytest.raises(sandbox.PrerequisiteError, match="TL-213"):
         asyncio.run(run_answer(fenced("pass")))
+    sandbox.need_sandbox.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["truncate", "chmod", "socket", "space"])
+def test_the_trial_finds_a_hole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each attempt by itself succeeds where nothing stands in its way, and then code is refused."""
+    only = sandbox.TRIAL.replace("attempts.items()", f"[({name!r}, attempts[{name!r}])]")
+    monkeypatch.setattr(sandbox, "TRIAL", only)
+    assert sandbox._trial() == ""
+    monkeypatch.setattr(sandbox, "_command", lambda home: ["env", "-C", home, sys.executable, "-I", "code.py"])
+    sandbox.need_sandbox.cache_clear()
+    with pytest.raises(sandbox.PrerequisiteError, match=f"TL-213.*the fence has a hole: {name}"):
+        sandbox.need_sandbox()
     sandbox.need_sandbox.cache_clear()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from tuneloop.config.generate import GenerateConfig
+from tuneloop.errors import TuneloopError
 from tuneloop.generate.prompts import Templates
 from tuneloop.generate.structure import Misshapen, Shape, read, schema_of
 from tuneloop.lm.asking import Answer, Ask, Failed, Teacher, request_key
@@ -23,6 +25,20 @@ class Dropped(Exception):
     def __init__(self, reason: str, value: object = "") -> None:
         super().__init__(reason)
         self.reason, self.value = reason, str(value)
+
+
+@contextmanager
+def checking() -> Iterator[None]:
+    """A check that breaks on what a model wrote drops that candidate, by the name of what was raised, and no other.
+
+    What is wrong with the machine or the config (OSError, MemoryError, a coded error) still ends the run.
+    """
+    try:
+        yield
+    except (Dropped, TuneloopError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise Dropped(f"check_{type(error).__name__}", error) from error
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from tuneloop.config.generate import GenerateConfig
-from tuneloop.generate.candidate import Candidate, Dropped, question_of
+from tuneloop.generate.candidate import Candidate, Dropped, checking, question_of
 from tuneloop.generate.judging import judge_row
 from tuneloop.generate.methods import CHOSEN
 from tuneloop.generate.rules import check, final_answer
@@ -30,11 +30,12 @@ def finisher(
 
 
 async def _look(c: Candidate, row: Example, config: GenerateConfig) -> None:
-    if broken := check(row, config.filters, refusals=config.filters.refusals and config.method != "refusals"):
-        raise Dropped(*broken)
-    if config.verify and config.method not in CHOSEN:
-        problem = await verify(final_answer(row), None, config.verify)
-        if problem is not None:
-            raise Dropped("verify", problem)
+    with checking():
+        if broken := check(row, config.filters, refusals=config.filters.refusals and config.method != "refusals"):
+            raise Dropped(*broken)
+        if config.verify and config.method not in CHOSEN:
+            problem = await verify(final_answer(row), None, config.verify)
+            if problem is not None:
+                raise Dropped("verify", problem)
     if config.judge is not None and config.method not in CHOSEN:
         await judge_row(c, row, question_of(row), final_answer(row), config.judge.minimum)

@@ -1,8 +1,8 @@
 """Runs Python code that nobody has read: a process of its own without network, files of the user, or much of anything.
 
-Linux only: `unshare` gives it an empty network, its own processes and users; Landlock lets it read the interpreter and
-write in one temporary folder; rlimits bound time, memory and files. Where one of these is missing, code is not run:
-PrerequisiteError 213.
+Linux only. `unshare` gives it its own network (empty), processes and mounts; `guard` a root folder that holds the
+interpreter, read-only, and an empty home in memory, then Landlock and rlimits on time, memory, processes and files. So
+it reaches no file and no socket of the user. Where one of these is missing, code is not run: PrerequisiteError 213.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import random
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,78 +20,79 @@ from pathlib import Path
 
 from tuneloop.errors import PrerequisiteError
 
-SECONDS, MEMORY_BYTES, FILE_BYTES = 5, 1 << 30, 1 << 20
-UNSHARE = ("--user", "--map-root-user", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child")
-
-# Runs inside, before the code: limits, then Landlock (linux/landlock.h), then the code in a fresh interpreter.
-GUARD = """
-import ctypes, os, resource, sys
-seconds, memory, size, home, readable = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5:]
-for kind, value in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, size),
-                    (resource.RLIMIT_NOFILE, 64), (resource.RLIMIT_CORE, 0)):
-    resource.setrlimit(kind, (value, value))
-libc = ctypes.CDLL(None, use_errno=True)
-READ, ALL = 0b1101, (1 << 13) - 1  # execute, read a file, read a folder; every right of the first version
-class Rules(ctypes.Structure):
-    _fields_ = [("handled", ctypes.c_uint64)]
-class Beneath(ctypes.Structure):
-    _pack_, _layout_, _fields_ = 1, "ms", [("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32)]
-def call(*arguments):
-    found = libc.syscall(*arguments)
-    if found < 0:
-        sys.exit("landlock: " + os.strerror(ctypes.get_errno()))
-    return found
-rules = Rules(ALL)
-fence = call(444, ctypes.byref(rules), ctypes.c_size_t(ctypes.sizeof(rules)), 0)
-for path, allowed in [(home, ALL), *((path, READ) for path in readable if os.path.isdir(path))]:
-    rule = Beneath(allowed, os.open(path, os.O_PATH | os.O_CLOEXEC))
-    call(445, fence, 1, ctypes.byref(rule), 0)
-libc.prctl(38, 1, 0, 0, 0)  # no new privileges
-call(446, fence, 0)
-os.chdir(home)
-os.execve(sys.executable, [sys.executable, "-I", "-B", "code.py"], {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"})
-"""
-READABLE = ("/usr", "/lib", "/lib64", "/bin", "/dev")
+SECONDS, MEMORY_BYTES, FILE_BYTES, HOME_BYTES, PROCESSES = 5, 1 << 30, 1 << 20, 16 << 20, 32
+UNSHARE = ("--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child")
+READABLE = ("/usr", "/lib", "/lib64", "/bin")
+GUARD = Path(__file__).with_name("guard.py")
 
 
 def _command(home: str) -> list[str]:
-    readable = [*READABLE, sys.prefix, sys.base_prefix]
-    limits = [str(SECONDS), str(MEMORY_BYTES), str(FILE_BYTES), home]
-    return ["unshare", *UNSHARE, sys.executable, "-I", "-c", GUARD, *limits, *readable]
+    """Runs as root of its own user namespace; for root of the machine, whose processes Linux never counts, as nobody."""
+    user, own = 0, ["--user", "--map-root-user"]
+    if os.getuid() == 0 and Path("/proc/self/uid_map").read_text(encoding="ascii").split() == ["0", "0", "4294967295"]:
+        user, own = random.randrange(1 << 30, 1 << 31), []
+    limits = (user, SECONDS, MEMORY_BYTES, FILE_BYTES, HOME_BYTES, PROCESSES)
+    python = [sys.executable, "-I", str(GUARD), *map(str, limits), home]
+    return ["unshare", *own, *UNSHARE, *python, *READABLE, sys.prefix, sys.base_prefix]
 
 
 @functools.cache
 def need_sandbox() -> None:
-    """Tries it once with a program that must be able to start and must not reach out or read /etc/passwd."""
+    """Tries it once with a program that must start and must reach no network, file, socket, process or space beyond."""
     problem = "it is not Linux"
     if sys.platform == "linux":
         problem = "there is no `unshare` program" if shutil.which("unshare") is None else _trial()
     if problem:
         raise PrerequisiteError(
             213, f"generated code cannot be run safely here: {problem}", where="generate.verify: code",
-            expected="Linux with user namespaces (`unshare --user --net true`) and Landlock",
+            expected="Linux with namespaces (`unshare --user --map-root-user --mount --net true`) and Landlock",
             cure="take 'code' out of generate.verify, or run it where these are allowed",
         )  # fmt: skip
 
 
+# `victim` is a file of the user and `server` a socket that listens; both may be changed and reached by the user.
 TRIAL = """
-import socket
-for attempt in (lambda: socket.create_connection(("127.0.0.1", 9), 0.2), lambda: open("/etc/passwd")):
+import os, signal, socket
+def connect():
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(server)
+def fill():
+    for number in range(64):
+        with open(f"fill-{number}", "wb") as file:
+            file.write(bytes(1 << 19))
+def breed():
+    for _ in range(64):
+        if os.fork() == 0:
+            signal.pause()
+attempts = {
+    "network": lambda: socket.create_connection(("127.0.0.1", 9), 0.2),
+    "/etc/passwd": lambda: open("/etc/passwd"),
+    "truncate": lambda: os.truncate(victim, 0),
+    "chmod": lambda: os.chmod(victim, 0o777),
+    "socket": connect, "space": fill, "processes": breed,
+}
+for name, attempt in attempts.items():
     try:
         attempt()
     except OSError as error:
-        assert error.errno in (13, 101, 111), error
+        assert error.errno in (1, 2, 11, 13, 28, 30, 101, 111), (name, error)
     else:
-        raise SystemExit("the fence has a hole")
-import os
+        raise SystemExit("the fence has a hole: " + name)
 assert [name for _, name in socket.if_nameindex()] in ([], ["lo"]), socket.if_nameindex()
 """
 
 
 def _trial() -> str:
-    with tempfile.TemporaryDirectory(prefix="tuneloop-code-") as home:
-        (Path(home) / "code.py").write_text(TRIAL, encoding="utf-8")
-        done = subprocess.run(_command(home), capture_output=True, text=True, timeout=30, check=False)
+    # /tmp: the path of a socket holds no more than 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="tuneloop-code-") as home, tempfile.TemporaryDirectory(dir="/tmp") as near:
+        victim, server = Path(near) / "victim", Path(near) / "server"
+        victim.write_text("x", encoding="utf-8")
+        known = f"victim, server = {str(victim)!r}, {str(server)!r}\n"
+        (Path(home) / "code.py").write_text(known + TRIAL, encoding="utf-8")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(server))
+            listener.listen()
+            done = subprocess.run(_command(home), capture_output=True, text=True, timeout=30, check=False)
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it does not start"])[-1]
 
 

@@ -7,12 +7,16 @@ import json
 import operator
 import re
 from collections.abc import Callable, Sequence
+from decimal import Context, Decimal
 from fractions import Fraction
 
 from tuneloop.generate.candidate import answer_of
 from tuneloop.generate.sandbox import run_code
 from tuneloop.records import Example
+from tuneloop.text import shorten
 
+# A run of more digits is no number: no answer means one, and Python reads at most 4300.
+DIGITS = 300
 NUMBER = r"-?\$?\d[\d,]*(?:\.\d+)?"
 # `3 x (4 + 5) = 27`: a run of figures, signs and brackets with a result.
 EQUATION = re.compile(rf"((?:[\d(][\d\s.,$()]*[+\-*/x×÷]\s*)+[\d\s.,$()]*[\d)])\s*=\s*({NUMBER})")
@@ -40,11 +44,20 @@ def wrong_sum(text: str) -> str | None:
             value = _value(left)
         except (ValueError, ZeroDivisionError, SyntaxError, RecursionError, MemoryError):
             continue  # not a sum after all: a date, a range
-        said = right.replace(",", "").replace("$", "")
-        places = len(said.partition(".")[2])
-        if abs(value - Fraction(said)) > Fraction(1, 2 * 10**places):
-            return f"{left.strip()} is {float(value):g}, not {right}"
+        said, places = _number(right), len(right.partition(".")[2])
+        if said is None or abs(value - said) > Fraction(1, 2 * 10**places):
+            return f"{left.strip()} is {_shown(value)}, not {shorten(right, 40)}"
     return None
+
+
+def _number(text: str) -> Fraction | None:
+    plain = text.replace(",", "").replace("$", "")
+    return Fraction(plain) if len(plain) <= DIGITS else None
+
+
+def _shown(value: Fraction) -> str:
+    """With 12 digits, of whatever size it is."""
+    return f"{Context(prec=12).divide(Decimal(value.numerator), Decimal(value.denominator)):g}"
 
 
 def _value(text: str) -> Fraction:
@@ -65,9 +78,9 @@ def _evaluate(node: ast.expr) -> Fraction:
 
 
 def result(text: str) -> Fraction | None:
-    """The last number of an answer, or the one after '####' (GSM8K)."""
+    """The last number of an answer, or the one after '####' (GSM8K). None also where it has more than DIGITS digits."""
     found = re.findall(NUMBER, text.rpartition("####")[2])
-    return Fraction(found[-1].replace(",", "").replace("$", "")) if found else None
+    return _number(found[-1]) if found else None
 
 
 def _other_result(answer: str, wanted: str) -> str | None:
@@ -75,7 +88,7 @@ def _other_result(answer: str, wanted: str) -> str | None:
     if right is None or result(answer) == right:
         return None
     said = result(answer)
-    return f"the result is {float(right):g}, not {'missing' if said is None else f'{float(said):g}'}"
+    return f"the result is {_shown(right)}, not {'missing' if said is None else _shown(said)}"
 
 
 def bad_json(text: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tuneloop.generate.candidate import Candidate, Dropped, exchange, question_of
+from tuneloop.generate.candidate import Candidate, Dropped, checking, exchange, question_of
 from tuneloop.generate.judging import grade
 from tuneloop.generate.verify import verify
 from tuneloop.records import Example
@@ -22,7 +22,8 @@ async def _graded(c: Candidate, seed: Example) -> list[tuple[float, int, str]]:
     asked = (c.ask("answer", vary=i, temperature=warm, instruction=prompt) for i in range(c.config.best_of))
     answers = list(dict.fromkeys([text.strip() for text in await asyncio.gather(*asked) if text.strip()]))
     if c.config.verify:
-        found = [await verify(answer, seed, c.config.verify) for answer in answers]
+        with checking():
+            found = [await verify(answer, seed, c.config.verify) for answer in answers]
         scores: list[float | None] = [0.0 if problem else 1.0 for problem in found]
     else:
         scores = await grade(c, [(prompt, answer) for answer in answers])
