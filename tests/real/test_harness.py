@@ -85,6 +85,27 @@ def test_a_task_of_lm_evals_ends_in_a_scores_folder(stories: Path, tmp_path: Pat
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_the_tasks_of_a_group_stay_apart_under_two_numbers_of_shots(stories: Path, tmp_path: Path) -> None:
+    from tuneloop.config import EvalConfig, ModelConfig
+    from tuneloop.evaluate import evaluate
+    from tuneloop.store import read_json, read_table
+
+    rows = [{"question": f"{i}. Tom saw a", "options": ["dog", "cat", "zebra"], "gold": i % 3} for i in range(3)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = TASK.format(path=tmp_path / "rows.jsonl")
+    for name in ("capitals", "rivers"):
+        (tmp_path / f"{name}.yaml").write_text(text.replace("task: capitals", f"task: {name}"))
+    (tmp_path / "places.yaml").write_text("group: places\ntask: [capitals, rivers]\n")
+    group = {"task": "lm-eval:places", "data": str(tmp_path)}
+    config = EvalConfig.model_validate({"tasks": [group | {"shots": 0}, group | {"shots": 1}]})
+    out = evaluate(config, ModelConfig(name=str(stories)), tmp_path / "scores")
+    table = read_table(out / "rows.parquet").to_pylist()
+    names = {f"lm-eval:places:{shots}/{task}" for shots in (0, 1) for task in ("capitals", "rivers")}
+    assert {entry["task"] for entry in read_json(out / "scores.json")["scores"]} == names
+    assert len({(row["task"], row["row"]) for row in table}) == len(table) == 12
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_lm_eval_reads_what_is_exported(stories: Path, shared_dir: Path, tmp_path: Path) -> None:
     import datasets
     from lm_eval import utils

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tuneloop.config import load
+from tuneloop.config.load import _read_yaml
 from tuneloop.errors import UsageError
 
 
@@ -42,6 +43,14 @@ def test_one_key_under_two_names_is_an_error_in_one_place_alone(tmp_path: Path) 
         load(None, ["train.epochs=1", "train.num_epochs=2"])
     with pytest.raises(UsageError, match="the key 'seed' stands twice"):
         load(_write(tmp_path, "train:\n  seed: 1\n  lr: 1e-4\n  seed: 2\n"))
+    # A merge key brings others in, and a key that is written beside it counts before them: nothing stands twice.
+    for text in (
+        "train:\n  x:\n    inner: &child {<<: &base {a: 1}, a: 2}\n  y: {<<: *child}\n",
+        "train:\n  x:\n    inner: &child\n      <<: &base\n        a: 1\n      a: 2\n  y:\n    <<: *child\n",
+    ):
+        assert _read_yaml(_write(tmp_path, text)) == {"train": {"x": {"inner": {"a": 2}}, "y": {"a": 2}}}
+    with pytest.raises(UsageError, match="the key 'a' stands twice"):
+        load(_write(tmp_path, "train: {x: &child {a: 1}, y: {<<: *child, a: 2, a: 3}}\n"))
     # The command line overrides the file, whatever the names.
     assert (
         load(_write(tmp_path, "train: {lr: 1e-4}\n"), ["train.learning_rate=1e-3"]).config.train.learning_rate == 1e-3

@@ -9,11 +9,12 @@ import pytest
 from tests.recipe.tiny import byte_model
 
 from tuneloop.config import CompareConfig, EvalConfig, ModelConfig, Prices
-from tuneloop.errors import TuneloopError
+from tuneloop.errors import TuneloopError, UsageError
 from tuneloop.evaluate import Contender, Prompting, compare, resolve
 from tuneloop.evaluate.advice import break_even, recommend
 from tuneloop.evaluate.prompting import THINK, Prompter, question_of
 from tuneloop.evaluate.run import Loaded
+from tuneloop.evaluate.search import best_tune
 from tuneloop.evaluate.split import drawn
 from tuneloop.evaluate.tables import compare_lines, run_lines
 from tuneloop.evaluate.thinking import vote
@@ -102,6 +103,25 @@ def test_the_test_split_is_touched_once_and_the_number_tried_is_told(compared: P
     assert len(run_lines([compared / "base", compared / "tune"])) >= 2
 
 
+@pytest.mark.parametrize("name", ["search", "choice", "a/b"])
+def test_a_contender_needs_a_folder_of_its_own(name: str, model: str, data: Path, tmp_path: Path) -> None:
+    config, one = EvalConfig(), ModelConfig(name=model)
+    with pytest.raises(UsageError, match="126"):
+        compare(config, [Contender(name, one)], tmp_path / "out", data=data)
+    with pytest.raises(UsageError, match="126"):  # before a search has cost anything
+        resolve(config, CompareConfig(), one, {name: Path(model)}, tmp_path / "out", data=data, loaded=Loaded())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_contender_called_data_leaves_the_data_in_the_key(data: Path, model: str, tmp_path: Path) -> None:
+    config, tune = EvalConfig(metrics=["accuracy"]), ModelConfig(name=model, template="plain")
+    compare(config, [Contender("data", tune)], tmp_path / "compare", data=data)
+    best_tune(config, {"data": tune}, data, tmp_path / "choice", Loaded())
+    for stage in ("compare", "choice"):
+        inputs = read_json(tmp_path / stage / "manifest.json")["inputs"]
+        assert {name: entry["name"] for name, entry in inputs.items()} == {"data": str(data), "model:data": model}
+
+
 def test_a_second_try_with_other_words_is_counted(compared: Path, data: Path, model: str, tmp_path: Path) -> None:
     config, base = EvalConfig(metrics=["accuracy"]), ModelConfig(name=model, template="plain")
     once = [Contender("base", base), Contender("prompt", base, Prompting(instruction="Sort."), benchmarks=False)]
@@ -114,7 +134,7 @@ def test_a_second_try_with_other_words_is_counted(compared: Path, data: Path, mo
     again = read_json(compare(config, twice, tmp_path, data=data, overwrite=True) / "contenders.json")
     assert (tmp_path / "base" / "manifest.json").stat().st_mtime_ns == written  # the base is as it was
     manifest = read_json(tmp_path / "manifest.json")
-    assert manifest["stage"] == "compare" and set(manifest["inputs"]) == {"data", "base", "prompt"}
+    assert manifest["stage"] == "compare" and set(manifest["inputs"]) == {"data", "model:base", "model:prompt"}
     assert manifest["config"]["contenders"][0]["model"]["name"] == model
     assert {"contenders.json", "test_uses.jsonl", "run.json"} == set(manifest["files"])
     assert again["tried"] == {"on_test": 3, "chosen_on_valid_from": {}, "tests": 2}

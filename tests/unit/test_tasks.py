@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tuneloop.config import TaskSpec
@@ -219,9 +220,15 @@ def test_a_scorer_that_breaks_names_the_row(tmp_path: Path) -> None:
     assert task.grade is not None
     with pytest.raises(DataError, match="397 .* breaks: ZeroDivisionError"):
         _graded(task.grade, "text", Item("a", ["b"], [0], id="7"))
-    for bad in ("good", {"x": "good"}, {"x": float("nan")}, {}, None):
+    for bad in (
+        "good", {"x": "good"}, {"x": "1"}, {"x": None}, {"x": float("nan")}, {"x": np.float32("inf")},
+        {"x": 10**400}, {"x": 10**5000}, {}, None,
+    ):  # fmt: skip
         with pytest.raises(DataError, match="397 .* returned") as caught:
             _graded(lambda text, item, bad=bad: bad, "text", Item("a", ["b"], [0], id="7"))  # type: ignore[misc]
         assert "row 7" in caught.value.where
+    for number in (np.float32(0.5), np.float64(0.5), 0.5, np.int64(1), np.bool_(True), True, 1):
+        graded = _graded(lambda text, item, n=number: {"acc": n}, "text", Item("a", ["b"], [0], id="7"))  # type: ignore[misc]
+        assert graded == {"acc": float(number)} and type(graded["acc"]) is float
     with pytest.raises(DataError, match=r"397 .* gave \['b'\] here and \['a'\] for the first row"):
         _same_metrics([{"a": 1.0}, {"b": 1.0}], [Item("q", ["a"], [0])] * 2)

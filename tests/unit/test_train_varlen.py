@@ -60,4 +60,21 @@ def test_torch_takes_the_call(kind: str) -> None:
 
 
 def test_on_a_cpu_the_kernel_is_not_asked() -> None:
-    assert not varlen.fits(torch.empty(3, 4, 64, dtype=torch.bfloat16), 0.0)
+    assert not varlen.fits([torch.empty(3, 4, 64, dtype=torch.bfloat16)] * 3, 0.0)
+
+
+def test_the_kernel_is_asked_for_heads_of_one_width_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors that say they are on a GPU, without one: what `fits` answers rests on shapes and types."""
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (8, 0))
+
+    def asked(*widths: int, dropout: float = 0.0, dtype: torch.dtype = torch.bfloat16) -> bool:
+        with FakeTensorMode():
+            sizes = zip((4, 2, 2), widths, strict=True)
+            return varlen.fits([torch.empty(3, n, width, dtype=dtype, device="cuda") for n, width in sizes], dropout)
+
+    assert asked(64, 64, 64) and asked(256, 256, 256)
+    assert not asked(192, 192, 128)  # DeepSeek-V2
+    assert not asked(96, 96, 64)  # MiniCPM3
+    assert not asked(64, 128, 64)
+    assert not asked(60, 60, 60) and not asked(264, 264, 264)
+    assert not asked(64, 64, 64, dropout=0.1) and not asked(64, 64, 64, dtype=torch.float32)

@@ -111,14 +111,15 @@ def _twice(written: Iterable[str], origin: str) -> list[str]:
 class _Once(yaml.SafeLoader):
     """YAML in which a key that stands twice is an error, where plain YAML keeps the last one without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Looks at the keys as they were written: merge keys (`<<`) put others among them only later."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark)
             seen.add(key.value)
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        return found
+        return node
 
 
 def _read_yaml(path: Path | str | None) -> dict[str, Any]:

@@ -202,10 +202,28 @@ def _graded(grade: Callable[[str, Item], dict[str, float]], text: str, item: Ite
         raise
     except Exception as error:  # the user's own code: any error is theirs to see, without our traceback
         raise broken(f"breaks: {type(error).__name__}: {error}") from error
-    numbers = isinstance(found, dict) and all(isinstance(v, int | float) and math.isfinite(v) for v in found.values())
-    if not found or not numbers:
-        raise broken(f"returned {str(found)[:60]!r}, a {type(found).__name__}")
-    return {str(metric): float(value) for metric, value in found.items()}
+    values = _numbers(found)
+    if not values:
+        raise broken(f"returned {_shown(found)!r}, a {type(found).__name__}")
+    return values
+
+
+def _numbers(found: Any) -> dict[str, float] | None:
+    """Every metric as a float, numpy's numbers and truth values too; None where one is not a finite number."""
+    if not isinstance(found, dict) or any(isinstance(value, str | bytes) for value in found.values()):
+        return None  # float() would read "1"
+    try:
+        values = {str(metric): float(value) for metric, value in found.items()}
+    except (TypeError, ValueError, OverflowError):  # OverflowError: an int beyond a float's range
+        return None
+    return values if all(map(math.isfinite, values.values())) else None
+
+
+def _shown(found: Any) -> str:
+    try:
+        return str(found)[:60]
+    except ValueError:  # Python writes no int of more than 4,300 digits
+        return "a number of too many digits"
 
 
 def _detectable(rows: list[Row], entry: dict[str, Any]) -> float:

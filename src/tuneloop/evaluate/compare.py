@@ -8,10 +8,9 @@ from typing import Any
 
 from tuneloop.config import CompareConfig, EvalConfig
 from tuneloop.console import say
-from tuneloop.errors import UsageError
 from tuneloop.evaluate import paired
 from tuneloop.evaluate.advice import break_even, recommend, usage
-from tuneloop.evaluate.contenders import Contender
+from tuneloop.evaluate.contenders import SEARCHES, Contender, check_names
 from tuneloop.evaluate.paired import Scored
 from tuneloop.evaluate.prompting import Prompting
 from tuneloop.evaluate.run import Loaded, evaluate, model_input
@@ -19,7 +18,6 @@ from tuneloop.store import append_jsonl, open_run, read_json, read_jsonl, write_
 
 Entry = dict[str, Any]
 LEDGER = "test_uses.jsonl"
-SEARCHES = ("search", "choice")  # written before, by `resolve`
 
 
 def compare(
@@ -41,11 +39,7 @@ def compare(
     settings = settings or CompareConfig()
     contenders = sorted(contenders, key=lambda c: c.name != "base")  # what the others are compared with comes first
     names = [c.name for c in contenders]
-    if len(set(names)) != len(names) or not names or any(Path(n).name != n for n in names):
-        raise UsageError(
-            126, "contenders need names of their own", where="contenders",
-            expected="one or more, each fit to name a folder",
-        )  # fmt: skip
+    check_names(names)
     loaded, found = loaded or Loaded(), []
     listed: Entry = {
         "eval": config.model_dump(),
@@ -73,7 +67,7 @@ def compare(
 
 def _inputs(contenders: list[Contender], data: Path | None) -> dict[str, str | Path]:
     inputs: dict[str, str | Path] = {} if data is None else {"data": data}
-    return inputs | {one.name: model_input(one.model) for one in contenders}
+    return inputs | {f"model:{one.name}": model_input(one.model) for one in contenders}
 
 
 def _remember(out: Path, one: Contender, folder: Path) -> None:

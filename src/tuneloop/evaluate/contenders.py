@@ -18,6 +18,7 @@ PROMPTS = (
     "base", "instructions", "few_shot", "few_shot_retrieved", "chain_of_thought", "self_consistency", "prompt_search",
 )  # fmt: skip
 DEFAULT_SHOTS = 5
+SEARCHES = ("search", "choice")  # folders that `resolve` writes below `out`, beside those of the contenders
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,11 @@ def resolve(
 ) -> list[Contender]:  # fmt: skip
     """The contenders that `compare.contenders` names, in that order; searches write below `out`.
 
-    Raises UsageError 157 for a contender that needs a data folder, a tune or a model in this process, and has none.
+    Raises UsageError 157 for a contender that needs a data folder, a tune or a model in this process, and has none; 126
+    for a tune whose name is no folder of its own.
     """
+    if tunes:
+        check_names(list(tunes))
     kinds = list(dict.fromkeys(compare.contenders)) or _all(data, tunes, bool(model.base_url))
     if "prompt_search" in kinds and model.base_url:
         raise _missing("prompt_search", "a model in this process", "leave it out, or give a model folder")
@@ -73,6 +77,21 @@ def resolve(
         else:
             found.append(_plain(kind, config, compare, model, data))
     return found
+
+
+def check_names(names: list[str]) -> None:
+    """UsageError 126 unless every contender has a name, and so a folder, of its own."""
+    taken = next((name for name in names if name in SEARCHES), None)
+    if taken:
+        raise UsageError(
+            126, f"a contender cannot be called '{taken}': what is chosen on valid rows is kept there",
+            where="contenders", cure="give it another name",
+        )  # fmt: skip
+    if len(set(names)) != len(names) or not names or any(Path(name).name != name for name in names):
+        raise UsageError(
+            126, "contenders need names of their own", where="contenders",
+            expected="one or more, each fit to name a folder",
+        )  # fmt: skip
 
 
 def _all(data: Path | None, tunes: dict[str, Path], server: bool) -> list[Any]:

@@ -25,13 +25,20 @@ def run_harness(spec: TaskSpec, config: EvalConfig, scorer: Scorer, tokenizer: A
     found = _evaluated(lm, name, shots, spec.limit or config.limit, spec.data, config.shots_seed)
     part = Part()
     for task, samples in found["samples"].items():
-        label = f"{PREFIX}{task}" if spec.name is None else spec.name
+        label = _label(spec, task, len(found["samples"]))
         known = {"version": str(found["versions"].get(task, "")), "shots": int(found["n-shot"].get(task) or 0)}
         part.rows += _rows(label, samples, part, tokenizer)
         part.scores += _scores(label, samples, found["results"].get(task, {}), known)
     for entry in part.scores:
         say(f"{entry['task']} {entry['metric']}: {entry['value']:.4f}  n {entry['n']:,}")
     return part
+
+
+def _label(spec: TaskSpec, task: str, tasks: int) -> str:
+    """The name that a row carries; the tasks of a named group keep theirs, so that no two rows share a key."""
+    if spec.name is None:
+        return f"{PREFIX}{task}"
+    return spec.name if tasks == 1 else f"{spec.name}/{task}"
 
 
 def _evaluated(

@@ -179,8 +179,8 @@ def best_tune(
 ) -> str:
     """The name of the tune that does best on the valid split; `choice.json` has all scores."""
     settings = {"eval": config.model_dump(), "tunes": {n: m.model_dump() for n, m in tunes.items()}}
-    inputs: dict[str, str | Path] = {n: model_input(m) for n, m in tunes.items()}
-    with open_run(out, stage="choice", config=settings, inputs={**inputs, "data": data}, overwrite=overwrite) as run:
+    inputs: dict[str, str | Path] = {f"model:{n}": model_input(m) for n, m in tunes.items()}
+    with open_run(out, stage="choice", config=settings, inputs=inputs | {"data": data}, overwrite=overwrite) as run:
         if run.state != "done":
             scores: dict[str, float] = {}
             for name, model in tunes.items():

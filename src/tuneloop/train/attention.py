@@ -75,7 +75,7 @@ def packed_attention(
     if query.device.type == "cpu" and not dropout and max(g.width for g in layout.groups) <= PRODUCTS_UP_TO:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         return products(heads[0], heads[1], heads[2], layout, scale)[None], None
-    if layout.line is not None and varlen.fits(heads[0], dropout):
+    if layout.line is not None and varlen.fits(heads, dropout):
         return varlen.varlen(heads, layout.line, scaling)[None], None
     repeats = query.shape[1] // key.shape[1]
     heads[1:] = [x.repeat_interleave(repeats, 1) for x in heads[1:]] if repeats > 1 else heads[1:]

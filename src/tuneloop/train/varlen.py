@@ -19,11 +19,16 @@ WIDEST = 256  # of a head, in numbers
 AMPERE = (8, 0)
 
 
-def fits(query: torch.Tensor, dropout: float) -> bool:
-    """Whether the kernel takes query (T, H, D)."""
+def fits(heads: Sequence[torch.Tensor], dropout: float) -> bool:
+    """Whether the kernel takes query (T, H, D), key and value (T, G, D): heads of one width, a multiple of 8.
+
+    Models with latent attention (DeepSeek-V2, MiniCPM3) have values narrower than their keys.
+    """
+    query, width = heads[0], heads[0].shape[-1]
+    if any(x.shape[-1] != width for x in heads):
+        return False
     if query.device.type != "cuda" or dropout or query.dtype not in (torch.bfloat16, torch.float16):
         return False
-    width = query.shape[-1]
     return width % 8 == 0 and width <= WIDEST and torch.cuda.get_device_capability(query.device) >= AMPERE
 
 
