@@ -162,3 +162,49 @@ def test_names_that_are_no_text_stand_in_a_refusal_as_far_as_they_can(tmp_path: 
     out = prepare(DataConfig(source=[str(path)], valid_fraction=0, test_fraction=0), tmp_path / "out")
     (refused,) = [row for row in read_rejected(out) if row.reason == "no_answer"]
     assert refused.line == 1 and len(refused.cure) <= 400
+
+
+BROKEN_TURNS = [
+    {"weight": "1"}, {"weight": [1]}, {"weight": {}}, {"weight": True}, {"tool_calls": "abc"}, {"tool_calls": [1]},
+    {"tool_calls": {"name": "f"}}, {"tool_calls": 5},
+]  # fmt: skip
+BROKEN_OWN = [
+    {"messages": "hi"}, {"messages": [1]}, {"messages": [{"role": "user"}]}, {"prompt": 5}, {"meta": "zz"},
+    {"scores": {"a": "x"}}, {"parents": ["\ud800"]},
+]  # fmt: skip
+EMPTIED = [
+    {"question": "who", "answer": "\u200b"}, {"text": "a", "label": "\u200b"}, {"text": "\ufeff"},
+    {"prompt": "a", "completion": "\0"}, {"prompt": "p", "chosen": "b\u200b", "rejected": "b"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", BROKEN_TURNS + BROKEN_OWN + EMPTIED, ids=repr)
+def test_a_row_that_breaks_later_is_refused_here(row: dict[str, Any], tmp_path: Path) -> None:
+    asked: list[Any] = [{"role": "user", "content": "who are you?"}, {"role": "assistant", "content": "me"}]
+    if row in BROKEN_TURNS:
+        good, bad = {"messages": asked}, {"messages": [asked[0], {**asked[1], **row}]}
+    elif row in BROKEN_OWN:
+        good = {"kind": "chat", "parents": [], "generator": {}, "messages": asked}
+        bad = {**good, **row}
+    else:
+        good, bad = {name: value.strip("\0\u200b\ufeff") + name for name, value in row.items()}, row
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(good) + "\n" + json.dumps(bad) + "\n")
+    out = prepare(DataConfig(source=[str(path)], valid_fraction=0, test_fraction=0), tmp_path / "out")
+    assert len(read_examples(out, "train")) == 1
+    assert [refused.line for refused in read_rejected(out)] == [2]
+
+
+def test_marks_of_a_conversation_and_nests_of_any_depth(tmp_path: Path) -> None:
+    pair = {"chosen": "\n\nHuman: a\0b\n\nAssistant: c", "rejected": "\n\nHuman: a\0b\n\nAssistant: d"}
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps(pair) + "\n")
+    (row,) = read_examples(
+        prepare(DataConfig(source=[str(path)], valid_fraction=0, test_fraction=0), tmp_path / "a"), "train"
+    )
+    assert row.kind == "preference"
+    nest = "[" * 900 + "]" * 900
+    path = tmp_path / "deep.jsonl"
+    path.write_text('{"question": "who?", "answer": "me"}\n{"question": "whom?", "answer": "you", "m": ' + nest + "}\n")
+    out = prepare(DataConfig(source=[str(path)], valid_fraction=0, test_fraction=0), tmp_path / "b")
+    assert [(r.line, r.reason) for r in read_rejected(out)] == [(2, "broken_json")]

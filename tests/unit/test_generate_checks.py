@@ -8,6 +8,7 @@ import random
 import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def test_runs_of_digits_are_no_number() -> None:
     assert result("it is " + "9" * 300) == int("9" * 300)
     assert (wrong_sum("1 + 1 = " + "2" * 5000) or "").startswith("1 + 1 is 2, not 222")
     assert "e+190, not 1" in (wrong_sum("9" * 95 + " * " + "9" * 95 + " = 1") or "")
-    assert wrong_sum("10 / 4 = 3") == "10 / 4 is 2.5, not 3"
+    assert wrong_sum("10 / 4 = 4") == "10 / 4 is 2.5, not 4"
     seed = row("How many?", "3 + 4 = 7\n#### 7")
     assert "missing" in (asyncio.run(verify("It is " + "9" * 400, seed, ["arithmetic"])) or "")
     assert "e+300" in (asyncio.run(verify("It is " + "9" * 300, seed, ["arithmetic"])) or "")
@@ -171,10 +172,14 @@ prctl(15, b"outliver", 0, 0, 0)
 time.sleep(60)
 """
     assert "still running" in (asyncio.run(run_answer(fenced(code))) or "")
-    names = []
-    for path in Path("/proc").glob("[0-9]*/comm"):
-        with contextlib.suppress(OSError):
-            names.append(path.read_text().strip())
+    for _ in range(50):  # the kernel takes a namespace down a moment after its first process
+        names = []
+        for path in Path("/proc").glob("[0-9]*/comm"):
+            with contextlib.suppress(OSError):
+                names.append(path.read_text().strip())
+        if "outliver" not in names:
+            break
+        time.sleep(0.1)
     assert names and "outliver" not in names
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from tuneloop.config.data import CleanConfig
 from tuneloop.data import personal
+from tuneloop.data.rows import Refused
 from tuneloop.records import Example
 
 # Zero-width joiners (U+200C, U+200D) shape Persian, Hindi and emoji, and stay.
@@ -134,3 +135,25 @@ def clean(example: Example, counts: Counter[str], config: CleanConfig) -> Exampl
         example.label = (example.messages or [{"content": example.label}])[-1]["content"]
     counts["rows_changed"] += sum(counts.values()) != before
     return example
+
+
+EMPTY = {
+    "text": "no_text", "prompt": "no_prompt", "completion": "no_answer", "label": "no_answer", "chosen": "no_answer",
+    "rejected": "no_answer",
+}  # fmt: skip
+
+
+def check_whole(example: Example) -> None:
+    """Raises Refused where cleaning left nothing to ask or to answer, or made both answers of a pair equal."""
+    for name in ("messages", "chosen", "rejected"):
+        held = getattr(example, name)
+        for number, turn in enumerate(held if isinstance(held, list) else ()):
+            if not turn["content"].strip() and not turn.get("tool_calls"):
+                reason = "no_answer" if turn["role"] == "assistant" else "no_prompt"
+                raise Refused(reason, field=f"{name}[{number}].content", cure="fill it in or delete the row")
+    for name, reason in EMPTY.items():
+        if isinstance(text := getattr(example, name), str) and not text.strip():
+            raise Refused(reason, field=name, cure="fill it in or delete the row")
+    if example.chosen is not None and example.chosen == example.rejected:
+        cure = "delete the row: it prefers nothing"
+        raise Refused("same_answers", field="chosen", value=example.chosen, cure=cure)

@@ -21,6 +21,7 @@ from tuneloop.errors import PrerequisiteError, UsageError, nearest
 from tuneloop.neighbours.overlap import OverlapIndex
 from tuneloop.tasks import PRESETS, TASKS, build_items, find
 
+HARNESS = "lm-eval:"  # tasks whose rows lm-eval keeps to itself
 SHOWN = 200  # finds whose two texts stand in the profile
 
 
@@ -48,6 +49,8 @@ def _expanded(spec: TaskSpec) -> list[TaskSpec]:
 
 
 def _known(task: str) -> bool:
+    if task.startswith(HARNESS):
+        return True
     try:
         find(task)
     except UsageError:
@@ -56,7 +59,7 @@ def _known(task: str) -> bool:
 
 
 def build_index(wanted: list[TaskSpec | Path]) -> tuple[OverlapIndex | None, list[str]]:
-    """The index over the questions of all, and the names of those whose rows are not on this machine.
+    """The index over the questions of all, and the names of those whose rows cannot be read here.
 
     A question that a benchmark asks more than once ("Which statement is correct?") is taken with its right answer.
     """
@@ -65,7 +68,10 @@ def build_index(wanted: list[TaskSpec | Path]) -> tuple[OverlapIndex | None, lis
     missing: list[str] = []
     for one in wanted:
         name = one.name if isinstance(one, Path) else one.name or one.task
-        if name in names:
+        if name in names or name in missing:
+            continue
+        if isinstance(one, TaskSpec) and one.task.startswith(HARNESS):
+            missing.append(name)
             continue
         try:
             found = _file_texts(one) if isinstance(one, Path) else _task_texts(one)

@@ -18,7 +18,7 @@ import numpy as np
 from tuneloop.config import DataConfig
 from tuneloop.data import formats, length
 from tuneloop.data.asked import asked_and_answered, core, everything
-from tuneloop.data.clean import clean
+from tuneloop.data.clean import check_whole, clean
 from tuneloop.data.filters import check
 from tuneloop.data.read import parse_line
 from tuneloop.data.rows import Raw, Refused, as_rejected, dump
@@ -31,7 +31,7 @@ REJECTED = ("reason", "field", "value", "cure", "raw")
 RULES = ("", "8-gram coverage", "13-gram", "whole string")
 # Unsigned numbers that stay in memory for every row, and what is read back once from the shard.
 KEYS: dict[str, str] = {
-    "id": "u8", "exact": "u8", "prompt": "u8", "near": "u8", "link": "u8", "line": "u4", "part": "u2", "score": "f4",
+    "id": "u8", "exact": "u8", "prompt": "u8", "near": "u8", "link": "u8", "line": "u4", "part": "u4", "score": "f4",
     "asked_chars": "u4", "answer_chars": "u4", "asked_tokens": "u4", "answer_tokens": "u4", "made": "i1", "extra": "u1",
     "hit": "i4", "hit_share": "f4", "hit_rule": "u1", "kind": "u1",
 }  # fmt: skip
@@ -100,7 +100,6 @@ def work_schema() -> Any:
     numbers = {
         "u8": pa.uint64(),
         "u4": pa.uint32(),
-        "u2": pa.uint16(),
         "u1": pa.uint8(),
         "i1": pa.int8(),
         "i4": pa.int32(),
@@ -173,13 +172,15 @@ def _line(raw: Raw, part: PartPlan, config: DataConfig) -> _Line:
             raise raw.problem
         example, line.format = formats.convert(raw.row, part.plan)
         clean(example, counts, config.clean)
+        check_whole(example)
         check(example, config.filter)
         example.source = {"uri": part.uri, "line": raw.line, "sha256": part.digest, "licence": part.licence}
         if example.generator is not None:
             example.source["licence"] = example.generator.get("licence")
         example.id = example_id(example)
-        if example.meta or example.generator or part.licence:
-            dump([example.meta, example.generator, part.licence]).encode()
+        beside = [example.meta, example.generator, part.licence, example.parents, example.scores, example.flags]
+        if any(beside) or example.label:
+            dump([*beside, example.label]).encode()
         value = raw.row.get(part.group) if part.group else None
         line.link = "" if value is None or value == "" else str(value)
         line.example = example

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,8 @@ from tuneloop.records import Example
 Row = dict[str, Any]
 TRUTH = {"true": True, "false": False, "1": True, "0": False}
 # How hh-rlhf writes a conversation as one string.
-SPEAKER_MARKS = (("\n\nHuman:", "user"), ("\n\nAssistant:", "assistant"))
+SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+SPEAKER_MARK = re.compile(r"\n\n(Human|Assistant):")
 
 
 def preference(row: Row) -> Example:
@@ -45,7 +47,7 @@ def _answer(value: object, side: str) -> str | list[Row]:
             raise Refused("no_answer", field=side, value=value, cure="fill it in or delete the row")
         return [turns.turn(held, number, side) for number, held in enumerate(value)]
     if isinstance(value, str) and value.strip():
-        return _spoken(value) if value.startswith(SPEAKER_MARKS[0][0]) else value
+        return _spoken(value) if value.startswith("\n\nHuman:") else value
     if value is None or value == "" or isinstance(value, str):
         raise Refused("no_answer", field=side, value=value, cure="fill it in or delete the row")
     raise Refused("wrong_type", field=side, value=value, cure="write a string or a list of turns")
@@ -53,10 +55,9 @@ def _answer(value: object, side: str) -> str | list[Row]:
 
 def _spoken(text: str) -> list[Row]:
     """'\\n\\nHuman: hello\\n\\nAssistant: hi' as turns."""
-    for mark, role in SPEAKER_MARKS:
-        text = text.replace(mark, f"\0{role}\0")
-    pieces = text.split("\0")[1:]
-    return [{"role": role, "content": words.strip()} for role, words in zip(pieces[::2], pieces[1::2], strict=True)]
+    pieces = SPEAKER_MARK.split(text)[1:]
+    said = zip(pieces[::2], pieces[1::2], strict=True)
+    return [{"role": SPEAKERS[speaker], "content": words.strip()} for speaker, words in said]
 
 
 def _asked(row: Row) -> list[Row] | None:

@@ -76,7 +76,7 @@ def build(config: DataConfig, found: list[Found], run: Any, model: ModelConfig |
     ]
     index, missing = contamination.build_index(checked.wanted)
     if missing:
-        warn(f"not checked for overlaps: {', '.join(missing)} (their rows are not on this machine)")
+        warn(f"not checked for overlaps: {', '.join(missing)} (their rows are not on this machine, or lm-eval's)")
     named = (model.name, model.revision, model.template) if model else None
     context = Context(config, [one.plan for one in planned], index, named)
     shards = _first_pass(config, planned, context, work, sum(one.bytes() for one in found))

@@ -11,6 +11,7 @@ from tuneloop.records import Rejected
 from tuneloop.text import shorten
 
 RAW_LIMIT = 2000
+DEEPEST = 200  # levels of a nest: Python writes and reads several hundred, fewer the deeper the call stands
 TO_UTF8 = "save the file as UTF-8 (iconv -f latin1 -t utf-8 FILE)"
 
 # reason -> code of the message, what it says
@@ -71,7 +72,7 @@ class Raw:
 
 
 def as_rejected(error: Refused, uri: str, raw: Raw) -> Rejected:
-    value = error.value if isinstance(error.value, str) else dump(error.value)
+    value = error.value if isinstance(error.value, str) else _shown(error.value)
     return Rejected(
         reason=error.reason,
         field=printable(error.field) if error.field else error.field,
@@ -79,7 +80,7 @@ def as_rejected(error: Refused, uri: str, raw: Raw) -> Rejected:
         cure=shorten(printable(error.cure), 400),  # may quote the columns that there are
         uri=uri,
         line=raw.line,
-        raw=printable(raw.text or dump(raw.row))[:RAW_LIMIT],
+        raw=printable(raw.text or _shown(raw.row))[:RAW_LIMIT],
     )
 
 
@@ -89,6 +90,13 @@ def printable(text: str) -> str:
         return text
     out = "".join(f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in text)
     return out.encode("utf-8", "replace").decode("utf-8")
+
+
+def _shown(value: object) -> str:
+    try:
+        return dump(value)
+    except RecursionError:
+        return "(nested too deep)"
 
 
 def dump(value: object) -> str:
@@ -109,7 +117,24 @@ def describe(rejected: Rejected) -> str:
     return " ".join(parts)
 
 
+def shallow(value: object, field: str) -> None:
+    """Raises Refused for a nest of more than `DEEPEST` levels."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list | tuple)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return
+    raise Refused("broken_json", field=field, value="nested too deep", cure="flatten the row")
+
+
 def scalars(row: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
     """The columns that were not used, for `meta`; what is empty or not JSON is left out."""
     kept = {name: value for name, value in row.items() if name not in used and value not in (None, "", [], {})}
+    for name, value in kept.items():
+        shallow(value, str(name))
     return dict(json.loads(dump(kept)))

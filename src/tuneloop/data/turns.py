@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
-from tuneloop.data.rows import Refused
+from tuneloop.data.rows import Refused, shallow
 from tuneloop.records import Example
 
 Row = dict[str, Any]
@@ -66,6 +67,7 @@ def _with_tools(example: Example, row: Row) -> Example:
     held = as_list(value, "tools")
     if not all(isinstance(one, dict) for one in held):
         raise Refused("wrong_type", field="tools", value=value, cure="write a list of objects")
+    shallow(held, "tools")
     example.tools = held
     return example
 
@@ -102,12 +104,36 @@ def turn(value: object, number: int, field: str = "messages") -> Row:
     if speaker == "function_call":
         return _function_call(value.get("value"), place)
     content = _content(value.get("content", value.get("value")), place)
+    _check_extra(value, place)
     if not content.strip() and not value.get("tool_calls"):
         reason = "no_answer" if role == "assistant" else "no_prompt"
         raise Refused(reason, field=f"{place}.content", value=content, cure="fill it in or delete the row")
     extra = ("name", "tool_calls", "tool_call_id", "weight")
     kept = {name: value[name] for name in extra if value.get(name) is not None}
     return {"role": role, "content": content, **kept}
+
+
+def _check_extra(turn: Row, place: str) -> None:
+    weight, calls = turn.get("weight"), turn.get("tool_calls")
+    if weight is not None and not is_number(weight):
+        raise Refused("wrong_type", field=f"{place}.weight", value=weight, cure="write a number: 0 or 1")
+    if calls is None:
+        return
+    if not isinstance(calls, list) or not all(_is_call(call) for call in calls):
+        cure = 'write a list of {"type": "function", "function": {"name": ..., "arguments": ...}}'
+        raise Refused("wrong_type", field=f"{place}.tool_calls", value=calls, cure=cure)
+    shallow(calls, f"{place}.tool_calls")
+
+
+def is_number(value: object) -> bool:
+    """A number that a float holds; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _is_call(call: object) -> bool:
+    """{"function": {"name": ...}} as OpenAI writes it, or {"name": ...} alone."""
+    function = call.get("function", call) if isinstance(call, dict) else None
+    return isinstance(function, dict) and isinstance(function.get("name"), str)
 
 
 def _function_call(value: object, place: str) -> Row:
@@ -119,6 +145,7 @@ def _function_call(value: object, place: str) -> Row:
     calls: list[Any] = held if isinstance(held, list) else [held]
     if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
         raise Refused("wrong_type", field=f"{place}.value", value=value, cure='write {"name": ..., "arguments": ...}')
+    shallow(calls, f"{place}.value")
     functions = [{"name": call["name"], "arguments": call.get("arguments", {})} for call in calls]
     return {
         "role": "assistant",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,22 +36,39 @@ def benchmarks(names: list[str]) -> Callable[[Example], str] | None:
 
 
 def _texts(name: str) -> Iterator[str]:
-    from tuneloop.tasks import TASKS, build_items, find
+    """The questions of a task or preset, else of a file or of all files of a folder; a broken line is DataError 371."""
+    from tuneloop.tasks import PRESETS, TASKS, build_items, find, read_docs
 
-    if not Path(name).exists():
-        if name not in TASKS:
-            raise UsageError(
-                174, f"'{name}' is neither a task nor a file", where="generate.decontaminate",
-                expected=nearest(name, TASKS), cure="name tasks, or JSON lines files of test rows",
-            )  # fmt: skip
-        yield from (item.question for item in build_items(find(name)).items)
+    if (tasks := _tasks(name)) is not None:
+        yield from (item.question for task in tasks for item in build_items(find(task)).items)
         return
-    path = Path(name)
-    files = sorted(p for p in path.rglob("*.jsonl*") if p.is_file()) if path.is_dir() else [path]
-    for file in files:
-        with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else open(file, encoding="utf-8") as lines:
-            for line in lines:
-                row = json.loads(line) if line.strip() else {}
-                found = next((row[field] for field in FIELDS if isinstance(row.get(field), str)), None)
-                if found:
-                    yield found
+    path = Path(name).expanduser()
+    files = [file for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if _is_lines(file)]
+    if not files:
+        raise UsageError(
+            174, f"'{name}' is neither a task nor a file or folder of JSON Lines", where="generate.decontaminate",
+            expected=nearest(name, [*TASKS, *PRESETS]), cure="name tasks, or .jsonl or .jsonl.gz files of test rows",
+        )  # fmt: skip
+    for row in (row for file in files for row in read_docs(file)):
+        found = next((row[field] for field in FIELDS if isinstance(row.get(field), str)), None)
+        if found:
+            yield found
+
+
+def _tasks(name: str) -> list[str] | None:
+    """The names of the tasks that a name stands for; None where it is no task's."""
+    from tuneloop.tasks import PRESETS, find
+
+    if name in PRESETS:
+        return [task for task, _ in PRESETS[name]]
+    try:
+        find(name)
+    except UsageError as error:
+        if error.number != 120:  # a task's file that breaks
+            raise
+        return None
+    return [name]
+
+
+def _is_lines(path: Path) -> bool:
+    return path.is_file() and path.name.endswith((".jsonl", ".jsonl.gz"))

@@ -27,7 +27,7 @@ GUARD = Path(__file__).with_name("guard.py")
 
 
 def _command(home: str) -> list[str]:
-    """Runs as root of its own user namespace; for root of the machine, whose processes Linux never counts, as nobody."""
+    """Runs as root of its own user namespace; for root of the machine, whose processes are never counted, as nobody."""
     user, own = 0, ["--user", "--map-root-user"]
     if os.getuid() == 0 and Path("/proc/self/uid_map").read_text(encoding="ascii").split() == ["0", "0", "4294967295"]:
         user, own = random.randrange(1 << 30, 1 << 31), []
