@@ -35,12 +35,12 @@ class Edge:
     line: int
 
 
-def _parsed(text: str) -> ast.Module:
+def _parsed(text: str, name: str = "text") -> ast.Module:
     """CPython 3.11 loses count of its depth when another parse begins inside this one (gh-106905): once more, then."""
     try:
-        return ast.parse(text)
+        return ast.parse(text, name)
     except SystemError:
-        return ast.parse(text)
+        return ast.parse(text, name)
 
 
 def module_name(path: Path, package: Path) -> str:
