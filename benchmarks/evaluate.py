@@ -218,14 +218,13 @@ def main() -> None:
     path = Path(__file__).parent / "results" / f"{date}-evaluate.json"
     result: dict[str, Any] = json.loads(path.read_text()) if path.is_file() and not asked.quick else {"cells": {}}
     result |= {
-        "benchmark": "evaluate", "date": date, "machine": f"{platform.machine()}, {asked.threads} threads",
-        "dtype": asked.dtype,
+        "benchmark": "evaluate", "date": date, "machine": platform.machine(),
         "versions": {p: importlib.metadata.version(p) for p in ("lm_eval", "torch", "transformers")},
     }  # fmt: skip
     for cell in chosen:
         rows = asked.rows or (8 if asked.quick else 30)
         found = measure(cell, rows, model, tokenizer, room, asked.repeats)
-        result["cells"][f"{asked.shape} {cell}"] = found
+        result["cells"][f"{asked.shape} {cell}"] = {**found, "dtype": asked.dtype, "threads": asked.threads}
         print(json.dumps({cell: found}), file=sys.stderr, flush=True)
         if not asked.quick:
             path.parent.mkdir(exist_ok=True)

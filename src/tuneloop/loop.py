@@ -100,10 +100,10 @@ def _analyses(config: LoopConfig, folder: Path, data: Path, model: Path, scores:
 def check_tasks(config: EvalConfig) -> None:
     """Raises UsageError 120 for an unknown task before anything is started rather than after the training."""
     from tuneloop.evaluate.benchmarks import expand
-    from tuneloop.tasks import find
+    from tuneloop.tasks import find, foreign
 
     for spec in expand(config.tasks):
-        if not spec.task.startswith("lm-eval:"):
+        if not foreign(spec.task):
             find(spec.task)
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from tests.answering import Replies, serving
 
 from tuneloop.config import DataConfig, ModelConfig
 from tuneloop.data import prepare
@@ -295,33 +294,19 @@ def test_paraphrases_come_from_the_model_that_is_named(tmp_path: Path, monkeypat
         DataConfig(source=[path], augment={"paraphrase": 1})  # type: ignore[arg-type]
 
 
-class Rewriter(BaseHTTPRequestHandler):
-    """Answers a request to rewrite 'What is X?' by 'Tell me what X is, please', and every third by something else."""
+class Rewriter(Replies):
+    """Answers a request to rewrite 'What is X?' by 'Tell me what X is', and every third by something else."""
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.asked()
         name = re.findall(r"What is (\w+)\?", body["messages"][-1]["content"])[0]
-        text = f"Tell me what {name} is" if sum(map(ord, name)) % 3 else "Bake some cakes"
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-        reply = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
-        data = json.dumps(reply).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args: object) -> None:
-        pass
+        self.say(f"Tell me what {name} is" if sum(map(ord, name)) % 3 else "Bake some cakes", body)
 
 
 @pytest.fixture
 def rewriter() -> Iterator[str]:
-    httpd = HTTPServer(("127.0.0.1", 0), Rewriter)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{httpd.server_port}/v1#teacher"
-    httpd.shutdown()
-    httpd.server_close()
+    with serving(Rewriter) as server:
+        yield f"{server.url}#teacher"
 
 
 def test_paraphrases_come_over_http(tmp_path: Path, rewriter: str) -> None:

@@ -277,6 +277,23 @@ def test_leaks_cuts_lengths_and_wrong_keys_are_told_apart(tmp_path: Path) -> Non
     assert "flipped labels" not in found and "missing coverage" not in found
 
 
+@pytest.mark.parametrize(("elsewhere", "judges"), [(0.9, True), (0.3, False)])
+def test_only_a_tune_that_knows_the_task_may_doubt_its_keys(elsewhere: float, judges: bool, tmp_path: Path) -> None:
+    """The same sure and wrong answers: a doubt about the key where most rows are right, a gap where they are not."""
+    rng = random.Random(8)
+    rows: list[dict[str, Any]] = []
+    for i in range(400):
+        sure, gold = i % 2 == 0, rng.randrange(4)
+        pred = gold if rng.random() < (0.87 if sure else elsewhere) else (gold + 1) % 4
+        logprobs = [0.0 if j == pred else (-5.0 if sure else -0.5) - 0.1 * j for j in range(4)]
+        words = " ".join(rng.sample(THINGS, 3))
+        options = rng.sample(THINGS, 4)
+        rows.append(option_row("quiz", f"{i:05d}", gold=gold, logprobs=logprobs, options=options, question=words))
+    out = analyze(AnalyzeConfig(), write_scores(tmp_path / "tune", rows), tmp_path / "a")
+    causes = {f["cause"] for f in read_json(out / "findings.json")["findings"]}
+    assert ("wrong gold" in causes) == judges
+
+
 def test_review_table_goes_out_and_comes_back(tmp_path: Path) -> None:
     data = labelled_data(tmp_path / "d", flipped_rows()[0])
     rows = [option_row("quiz", str(i), gold=0, logprobs=[0.0, -3.0]) for i in range(60)]

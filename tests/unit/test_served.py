@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.answering import Replies, serving
 
 from tuneloop.config import EvalConfig, ModelConfig
 from tuneloop.errors import DataError, PartialError, PrerequisiteError
@@ -31,19 +30,19 @@ def value(token: str) -> float:
     return -0.5 * len(token)
 
 
-class Server(BaseHTTPRequestHandler):
+class Server(Replies):
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.asked()
         STATE["calls"] += 1
         STATE["prompts"] += len(body["prompt"])
         if STATE["calls"] > STATE["dies_after"]:
             self.connection.close()
             return
         if any(len(p) > STATE["room"] for p in body["prompt"]):
-            self._reply(400, {"error": {"message": "too long", "type": "invalid_request_error"}})
+            self.reply({"error": {"message": "too long", "type": "invalid_request_error"}}, 400)
             return
         choices = [self._choice(i, p, body) for i, p in enumerate(body["prompt"])]
-        self._reply(200, {"id": "1", "object": "text_completion", "created": 0, "model": "m", "choices": choices[::-1]})
+        self.reply({"id": "1", "object": "text_completion", "created": 0, "model": "m", "choices": choices[::-1]})
 
     def _choice(self, index: int, prompt: str, body: dict[str, Any]) -> dict[str, Any]:
         if not body.get("echo"):
@@ -58,26 +57,12 @@ class Server(BaseHTTPRequestHandler):
         logprobs = None if STATE["silent"] else found
         return {"index": index, "finish_reason": "length", "logprobs": logprobs, "text": prompt + " new"}
 
-    def _reply(self, status: int, reply: dict[str, Any]) -> None:
-        data = json.dumps(reply).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args: object) -> None:
-        pass
-
 
 @pytest.fixture
 def url() -> Iterator[str]:
     STATE.update(calls=0, prompts=0, dies_after=10**9, room=10**9, broken=False, silent=False)
-    server = HTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    server.server_close()
+    with serving(Server) as held:
+        yield held.url
 
 
 REQUESTS = [("Q: what? A:", [" a", " bb cc"]), ("Q: what? A: ", ["a"])]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from tests.answering import Replies, serving
 
 from tuneloop.config import EvalConfig, JudgeSpec, ModelConfig
 from tuneloop.errors import DataError, PartialError, TuneloopError
@@ -30,11 +30,11 @@ class Server(ThreadingHTTPServer):
     refuses = False
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Replies):
     server: Server
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.asked()
         self.server.asked += 1
         if self.server.asked > self.server.lives:
             self.send_error(500, "out of order")
@@ -44,22 +44,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(400, "no fives")
             return
         text = self.answer(asked)
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
         usage = {"prompt_tokens": 7, "completion_tokens": len(text.split()), "total_tokens": 0}
-        reply = {
-            "id": "1",
-            "object": "chat.completion",
-            "created": 0,
-            "model": body["model"],
-            "choices": [choice],
-            "usage": usage,
-        }
-        data = json.dumps(reply).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        self.say(text, body, usage=usage)
 
     def answer(self, text: str) -> str:
         if "<answer_1>" in text:
@@ -71,17 +57,11 @@ class Handler(BaseHTTPRequestHandler):
         said = a + b + (1 if "step by step" not in text and a % 3 == 0 else 0)
         return f"Adding up.\nAnswer: {said}" if "step by step" in text else f"The sum is {said}"
 
-    def log_message(self, *args: object) -> None:
-        pass
-
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    httpd = Server(("127.0.0.1", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    yield httpd
-    httpd.shutdown()
-    httpd.server_close()
+    with serving(Handler, Server) as held:
+        yield held
 
 
 @pytest.fixture

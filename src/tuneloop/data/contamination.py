@@ -19,9 +19,8 @@ from tuneloop.data.rows import Refused
 from tuneloop.data.sources import locate, parts
 from tuneloop.errors import PrerequisiteError, UsageError, nearest
 from tuneloop.neighbours.overlap import OverlapIndex
-from tuneloop.tasks import PRESETS, TASKS, build_items, find
+from tuneloop.tasks import PRESETS, TASKS, build_items, find, foreign
 
-HARNESS = "lm-eval:"  # tasks whose rows lm-eval keeps to itself
 SHOWN = 200  # finds whose two texts stand in the profile
 
 
@@ -49,7 +48,7 @@ def _expanded(spec: TaskSpec) -> list[TaskSpec]:
 
 
 def _known(task: str) -> bool:
-    if task.startswith(HARNESS):
+    if foreign(task):
         return True
     try:
         find(task)
@@ -70,7 +69,7 @@ def build_index(wanted: list[TaskSpec | Path]) -> tuple[OverlapIndex | None, lis
         name = one.name if isinstance(one, Path) else one.name or one.task
         if name in names or name in missing:
             continue
-        if isinstance(one, TaskSpec) and one.task.startswith(HARNESS):
+        if isinstance(one, TaskSpec) and foreign(one.task):
             missing.append(name)
             continue
         try:

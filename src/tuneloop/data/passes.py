@@ -27,7 +27,7 @@ from tuneloop.data.write import row_texts, write
 from tuneloop.neighbours.overlap import OverlapIndex
 from tuneloop.records import SPLITS
 from tuneloop.store import sha256_text, write_json, write_text
-from tuneloop.tasks import local_data
+from tuneloop.tasks import local_files
 
 TRAIN, VALID, TEST = (SPLITS.index(name) for name in ("train", "valid", "test"))
 HINTS = {"test": 0, "valid": 1}
@@ -49,9 +49,9 @@ class Checked:
 
     @property
     def files(self) -> list[Path]:
-        """Where their rows stand on this machine."""
-        found = [one if isinstance(one, Path) else local_data(one) for one in self.wanted]
-        return list(dict.fromkeys(path for path in found if path is not None and path.exists()))
+        """What they are made of on this machine."""
+        found = [[one] if isinstance(one, Path) else local_files(one).values() for one in self.wanted]
+        return list(dict.fromkeys(path for paths in found for path in paths if path.exists()))
 
 
 def inputs(found: list[Found], checked: Checked) -> dict[str, str | Path]:

@@ -12,11 +12,11 @@ from tuneloop import metrics, stats
 from tuneloop.config import EvalConfig, TaskSpec
 from tuneloop.console import say, warn
 from tuneloop.errors import DataError, TuneloopError, UsageError
-from tuneloop.evaluate.harness import PREFIX, run_harness
+from tuneloop.evaluate.harness import run_harness
 from tuneloop.evaluate.rows import Part, Row, blank, choice_row, score, share_score
 from tuneloop.lm import generate, prompt_room
 from tuneloop.scoring import Scorer, Served, pair_tokens
-from tuneloop.tasks import PRESETS, Item, Shots, Task, build_items, find
+from tuneloop.tasks import PRESETS, Item, Shots, Task, build_items, find, foreign
 from tuneloop.text import group_key, in_half
 
 QUICK_ROWS = 200  # a task; docs/evaluation.md says what that many can show
@@ -35,7 +35,7 @@ def expand(specs: Sequence[TaskSpec]) -> list[TaskSpec]:
         else:
             found.append(spec)
     # Two files may define tasks of one name.
-    asked = [s.name or (s.task if s.task.startswith(PREFIX) else find(s.task).name) for s in found]
+    asked = [s.name or (s.task if foreign(s.task) else find(s.task).name) for s in found]
     for i, spec in enumerate(found):
         if asked.count(asked[i]) > 1 and spec.shots is not None:
             found[i] = spec.model_copy(update={"name": f"{asked[i]}:{spec.shots}"})
@@ -51,7 +51,7 @@ def expand(specs: Sequence[TaskSpec]) -> list[TaskSpec]:
 
 def run_task(spec: TaskSpec, config: EvalConfig, scorer: Scorer | Served, tokenizer: Any, few_shot: int) -> Part:
     """Rows and scores of one benchmark, of a model in this process or one behind a server (no tokenizer then)."""
-    if spec.task.startswith(PREFIX):
+    if foreign(spec.task):
         if isinstance(scorer, Served):
             raise UsageError(
                 153, "lm-eval's tasks run on a model in this process", where=spec.task,

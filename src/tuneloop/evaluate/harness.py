@@ -13,14 +13,13 @@ from tuneloop.errors import PrerequisiteError, UsageError
 from tuneloop.evaluate.rows import Part, Row, blank, score, share_score
 from tuneloop.scoring import Scorer
 from tuneloop.scoring.harness import harness_model
+from tuneloop.tasks import HARNESS
 from tuneloop.tasks.build import LM_EVAL_SEED
-
-PREFIX = "lm-eval:"
 
 
 def run_harness(spec: TaskSpec, config: EvalConfig, scorer: Scorer, tokenizer: Any, few_shot: int) -> Part:
     """Rows and scores of everything that the name stands for (a group has several tasks)."""
-    lm, name = harness_model(scorer, tokenizer), spec.task.removeprefix(PREFIX)
+    lm, name = harness_model(scorer, tokenizer), spec.task.removeprefix(HARNESS)
     shots = spec.shots if spec.shots is not None else (few_shot or None)
     found = _evaluated(lm, name, shots, spec.limit or config.limit, spec.data, config.shots_seed)
     part = Part()
@@ -37,7 +36,7 @@ def run_harness(spec: TaskSpec, config: EvalConfig, scorer: Scorer, tokenizer: A
 def _label(spec: TaskSpec, task: str, tasks: int) -> str:
     """The name that a row carries; the tasks of a named group keep theirs, so that no two rows share a key."""
     if spec.name is None:
-        return f"{PREFIX}{task}"
+        return f"{HARNESS}{task}"
     return spec.name if tasks == 1 else f"{spec.name}/{task}"
 
 
@@ -64,7 +63,7 @@ def _evaluated(
         )
     except (OSError, ConnectionError) as error:
         raise PrerequisiteError(
-            260, f"cannot fetch the rows of {name} ({type(error).__name__})", where=f"task {PREFIX}{name}",
+            260, f"cannot fetch the rows of {name} ({type(error).__name__})", where=f"task {HARNESS}{name}",
             cure="go online, or give a YAML with local data_files as lm-eval:FILE.yaml",
         ) from error  # fmt: skip
     assert found is not None

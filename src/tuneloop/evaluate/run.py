@@ -13,7 +13,6 @@ from tuneloop.config import EvalConfig, ModelConfig, TaskSpec
 from tuneloop.errors import UsageError
 from tuneloop.evaluate.benchmarks import expand, run_task
 from tuneloop.evaluate.endpoint import endpoint_writer
-from tuneloop.evaluate.harness import PREFIX
 from tuneloop.evaluate.options import run_chosen, run_labels
 from tuneloop.evaluate.perplexity import run_perplexity
 from tuneloop.evaluate.prompting import Prompting
@@ -27,7 +26,7 @@ from tuneloop.models import context_length, load_model, load_tokenizer, locate
 from tuneloop.prompts import apply_template
 from tuneloop.scoring import Scorer, Served
 from tuneloop.store import open_run, read_json, run_key, write_json
-from tuneloop.tasks import find, local_data
+from tuneloop.tasks import find, foreign, local_files
 
 Work = tuple[str, Callable[[], Part]]
 
@@ -72,11 +71,11 @@ def evaluate(
     target = str(model.adapter or model.name)
     settings = {**config.model_dump(), "model": model.model_dump(), "contender": contender}
     settings |= {"prompting": asdict(prompting), "benchmarks": benchmarks}
-    settings["versions"] = {spec.task: find(spec.task).version for spec in config.tasks if not _foreign(spec)}
+    settings["versions"] = {spec.task: find(spec.task).version for spec in config.tasks if not foreign(spec.task)}
     inputs = {"model": model_input(model)}
     inputs |= {"data": data} if data else {}
     for i, spec in enumerate(config.tasks):
-        inputs |= {f"task:{i}{name}": where for name, where in _task_inputs(spec).items()}
+        inputs |= {f"task:{i}{name}": where for name, where in local_files(spec).items()}
     known: dict[str, Any] = {"stage": "eval", "config": settings, "inputs": inputs, "schema": 3}
     with open_run(out, **known, overwrite=overwrite, own={"partial"}) as run:
         if run.state == "done":
@@ -99,22 +98,6 @@ def model_input(model: ModelConfig) -> str | Path:
     """What stands for a model among a run's inputs: its folder, or the name and address at a server."""
     target = str(model.adapter or model.name)
     return f"{model.base_url} {target}" if model.base_url else Path(locate(target))
-
-
-def _foreign(spec: TaskSpec) -> bool:
-    return spec.task.startswith(PREFIX)
-
-
-def _task_inputs(spec: TaskSpec) -> dict[str, Path]:
-    """The local files of a task, its own and its rows', so that others are another run."""
-    found: dict[str, Path] = {}
-    file = Path(spec.task.removeprefix(PREFIX).partition("#")[0])
-    if file.suffix in (".py", ".yaml", ".yml") and file.is_file():
-        found[":file"] = file
-    where = local_data(spec)
-    if where is not None:
-        found[""] = where
-    return found
 
 
 def load_into(loaded: Loaded, model: ModelConfig) -> Loaded:

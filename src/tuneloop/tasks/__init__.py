@@ -15,10 +15,11 @@ from tuneloop.tasks.docs import load_docs, read_docs
 from tuneloop.tasks.user import load_file
 
 __all__ = [
-    "PRESETS", "TASKS", "Built", "Item", "Shots", "Source", "Task", "build_items", "find", "load_docs", "local_data",
-    "read_docs",
+    "HARNESS", "PRESETS", "TASKS", "Built", "Item", "Shots", "Source", "Task", "build_items", "find", "foreign",
+    "load_docs", "local_files", "read_docs",
 ]  # fmt: skip
 
+HARNESS = "lm-eval:"  # before the name of a task of lm-eval's
 TASKS: dict[str, Task] = {t.name: t for module in (arc, hellaswag, mmlu, truthfulqa) for t in module.TASKS}
 # The Open LLM Leaderboard v1 as far as its tasks stand here (it also had Winogrande and GSM8K), with its shots.
 PRESETS: dict[str, tuple[tuple[str, int], ...]] = {
@@ -40,12 +41,28 @@ def find(name: str) -> Task:
     raise UsageError(120, f"unknown task '{name}'", where="eval.tasks", cure=nearest(name, [*TASKS, *PRESETS]))
 
 
-def local_data(spec: TaskSpec) -> Path | None:
-    """The folder on this machine that holds a task's rows; None where they come from the hub or a function."""
+def foreign(name: str) -> bool:
+    """A task that lm-eval knows and keeps the rows of."""
+    return name.startswith(HARNESS)
+
+
+def local_files(spec: TaskSpec) -> dict[str, Path]:
+    """What a task is made of on this machine, so that other files are another run: its own file, and its rows'."""
+    found: dict[str, Path] = {}
+    file = Path(spec.task.removeprefix(HARNESS).partition("#")[0])
+    if file.suffix in (".py", ".yaml", ".yml") and file.is_file():
+        found[":file"] = file
+    if (rows := _rows_folder(spec)) is not None:
+        found[""] = rows
+    return found
+
+
+def _rows_folder(spec: TaskSpec) -> Path | None:
+    """None where the rows come from the hub or a function."""
     if spec.data:
         return Path(spec.data)
     root = os.environ.get("TUNELOOP_DATA")
-    rows = None if spec.task.startswith("lm-eval:") else find(spec.task).rows
+    rows = None if foreign(spec.task) else find(spec.task).rows
     if not root or not isinstance(rows, Source):
         return None
     # Tasks keep their files in one folder below the root.
