@@ -72,6 +72,16 @@ def check_rows(task: str, after: dict[str, Row], before: dict[str, Row], scores:
                 raise different(f"row '{key}' of task '{task}' has another gold answer", scores, against)
 
 
+def same_measure(task: str, after: list[Row], before: list[Row], scores: Path, against: Path) -> str:
+    """The headline metric of a task, which the scores of both sides must have in one version (else DataError 390)."""
+    mine, theirs = (next((s for s in side if s.get("task") == task), {}) for side in (after, before))
+    for name in ("metric", "version"):
+        if mine.get(name) != theirs.get(name):
+            what = f"task '{task}' has {name} {mine.get(name)} on one side and {theirs.get(name)} on the other"
+            raise different(what, scores, against)
+    return str(mine.get("metric", ""))
+
+
 def different(what: str, scores: Path, against: Path) -> DataError:
     return DataError(
         390,

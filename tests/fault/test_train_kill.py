@@ -26,8 +26,10 @@ def hook(path, row):
     if row["step"] == int(step):
         os.kill(os.getpid(), int(number))
 loop.append_jsonl = hook
-config = TrainConfig(method=method, learning_rate=1e-2, per_device_train_batch_size=4, gradient_accumulation_steps=2,
-    num_train_epochs=3, save_steps=2, eval_steps=2, lora_dropout=0.1)
+compiled = method == "compiled"
+config = TrainConfig(method="full" if compiled else method, torch_compile=compiled or None, learning_rate=1e-2,
+    per_device_train_batch_size=4, gradient_accumulation_steps=2, num_train_epochs=3,
+    save_steps=2, eval_steps=2, lora_dropout=0.1)
 try:
     train(config, ModelConfig(name=base), data=__import__("pathlib").Path(data), out=__import__("pathlib").Path(out))
 except TuneloopError as error:
@@ -52,7 +54,7 @@ def child(top: Path, out: str, step: int, number: int, method: str = "full") -> 
 
 
 def same(top: Path, out: str, method: str) -> None:
-    name = "model.safetensors" if method == "full" else "adapter_model.safetensors"
+    name = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
     straight, resumed = top / f"straight-{method}", top / out
     assert (resumed / name).read_bytes() == (straight / name).read_bytes()
     assert (resumed / "row_loss.parquet").read_bytes() == (straight / "row_loss.parquet").read_bytes()
@@ -70,6 +72,17 @@ def test_killed_and_resumed_is_the_straight_run(folders: Path, method: str, step
     assert not (folders / out / "manifest.json").exists()
     assert child(folders, out, 0, 0, method).returncode == 0
     same(folders, out, method)
+
+
+def test_killed_and_resumed_with_compiled_layers(folders: Path) -> None:
+    """The kernels are made for the first step's examples, in the resumed process too."""
+    straight = child(folders, "straight-compiled", 0, 0, "compiled")
+    assert straight.returncode == 0, straight.stderr
+    assert child(folders, "kill-compiled", 5, 9, "compiled").returncode == -9
+    assert child(folders, "kill-compiled", 0, 0, "compiled").returncode == 0
+    same(folders, "kill-compiled", "compiled")
+    plain, quick = ((folders / f"straight-{m}" / "model.safetensors").read_bytes() for m in ("full", "compiled"))
+    assert plain != quick  # other last bits: it was compiled
 
 
 @pytest.mark.parametrize(("number", "code"), [(15, 143), (2, 130)])

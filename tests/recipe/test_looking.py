@@ -74,16 +74,17 @@ def test_a_probe_of_a_model_scores_as_the_model_does(tmp_path: Path) -> None:
     assert none == []
 
 
+def tune_of(folder: Path, method: str) -> tuple[Path, Path]:
+    """(data, tune) with the checkpoints of two steps; the base stands beside them."""
+    base, data = tiny_folder(folder / "base"), tiny_data(folder / "data", tiny_examples(24), valid=0)
+    settings = {"method": method, "max_steps": 4, "save_steps": 2, "save_total_limit": 3, "learning_rate": 1e-2}
+    config = TrainConfig.model_validate(settings | {"per_device_train_batch_size": 4})
+    return data, train(config, ModelConfig(name=str(base), template="plain"), data, folder / "model")
+
+
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(data, adapter) with the checkpoints of two steps."""
-    folder = tmp_path_factory.mktemp("tuned")
-    base, data = tiny_folder(folder / "base"), tiny_data(folder / "data", tiny_examples(24), valid=0)
-    settings = TrainConfig(
-        method="lora", max_steps=4, save_steps=2, save_total_limit=3, learning_rate=1e-2,
-        per_device_train_batch_size=4,
-    )  # fmt: skip
-    return data, train(settings, ModelConfig(name=str(base), template="plain"), data, folder / "model")
+    return tune_of(tmp_path_factory.mktemp("tuned"), "lora")
 
 
 def test_influence_finds_the_row_itself_and_its_opposite(tuned: tuple[Path, Path]) -> None:
@@ -114,10 +115,13 @@ def test_influence_stands_in_the_findings_and_wants_an_adapter(tuned: tuple[Path
         influence_with(str(tiny_folder(tmp_path / "whole")))
 
 
-def test_every_kept_checkpoint_is_scored_and_set_against_the_base(tuned: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_every_kept_checkpoint_is_scored_and_set_against_the_base(
+    method: str, tuned: tuple[Path, Path], tmp_path: Path
+) -> None:
     from tuneloop.evaluate import evaluate
 
-    model = tuned[1]
+    model = (tuned if method == "lora" else tune_of(tmp_path / "tuned", method))[1]
     base = str(model.parent / "base")
     settings = EvalConfig.model_validate({"metrics": ["perplexity"], "generate_limit": 0})
     test = tiny_data(tmp_path / "data", tiny_examples(4))

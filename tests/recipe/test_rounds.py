@@ -95,6 +95,20 @@ def test_rounds_control_and_one_reading(config: LoopConfig, tmp_path: Path, monk
     assert len(read_jsonl(out / "reads.jsonl")) == 2
 
 
+def test_a_line_that_halves_the_rate_is_carried_out(config: LoopConfig, tmp_path: Path) -> None:
+    out = tmp_path / "loop"
+    run_rounds(config, out, 1)
+    path = out / "round-0" / "analysis" / "tune" / "next_data.jsonl"
+    line = {"stage": "train", "action": "halve", "setting": "learning_rate", "cause": "forgetting", "why": "worse"}
+    path.write_text(path.read_text() + json.dumps(line) + "\n")
+    run_rounds(config, out, 2)
+    done = read_json(out / "loop.json")["rounds"][1]
+    assert done["halved"] == 1 and done["learning_rate"] == pytest.approx(5e-4)
+    rates = {name: max(row["learning_rate"] for row in read_jsonl(out / name / "model" / "log.jsonl"))
+             for name in ("round-0", "round-1", "control")}  # fmt: skip
+    assert rates == pytest.approx({"round-0": 1e-3, "round-1": 5e-4, "control": 1e-3})
+
+
 def test_a_second_round_needs_rows_from_somewhere(config: LoopConfig, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="TL-191"):
         run_rounds(bare(config), tmp_path / "loop", 2)

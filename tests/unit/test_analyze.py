@@ -72,6 +72,14 @@ def test_worse_and_undecided_follow_the_test_alone(tmp_path: Path) -> None:
     assert any("could have shown" in f["what"] for f in found["findings"])
 
 
+def test_two_versions_of_a_task_are_not_compared(tmp_path: Path) -> None:
+    base, tune = pair(tmp_path, [True] * 10, [False] * 10)
+    listed = read_json(base / "scores.json")
+    write_json(base / "scores.json", {**listed, "scores": [{**listed["scores"][0], "version": "0"}]})
+    with pytest.raises(DataError, match="TL-390.*version None on one side and 0 on the other"):
+        run(tmp_path, base, tune)
+
+
 def test_chance_is_named(tmp_path: Path) -> None:
     base, tune = pair(tmp_path, [i % 4 == 0 for i in range(100)], [i % 4 == 1 for i in range(100)])
     found = run(tmp_path, base, tune)

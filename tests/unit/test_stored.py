@@ -11,7 +11,7 @@ import pytest
 from tests.answering import Replies, serving
 
 from tuneloop.config import EvalConfig, JudgeSpec, ModelConfig
-from tuneloop.errors import DataError, PartialError, TuneloopError
+from tuneloop.errors import DataError, PartialError, TuneloopError, UsageError
 from tuneloop.evaluate import Prompting, evaluate
 from tuneloop.evaluate.export import export_samples
 from tuneloop.evaluate.stored import diff, judge_pairs, rescore
@@ -207,6 +207,23 @@ def test_categories_that_changed_are_found_among_many(tmp_path: Path) -> None:
     # Exact McNemar on 12 rows that all flip, twice 2^-12, times 8 / 2 for the second of eight.
     assert found["categories"][1]["p_adjusted"] == pytest.approx(2 * 2**-12 * 8 / 2)
     assert "among 8 categories" in "\n".join(diff_lines(found, 0))
+
+
+def test_a_task_scored_by_itself_and_in_a_group_is_refused(tmp_path: Path) -> None:
+    from tuneloop.evaluate.rows import Part, blank, write_part
+
+    part = Part([{"task": "lm-eval:a", "metric": "acc"}], [blank("lm-eval:a", "00000", correct=1.0)])
+    with pytest.raises(UsageError, match="TL-159.*lm-eval:a"):
+        write_part(tmp_path, [part, part], {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_interval_of_a_few_shares_stays_inside_0_and_1() -> None:
+    from tuneloop.evaluate.rows import share_score
+
+    found = share_score("t", "mc2", [0.9, 1.0, 0.95, 0.2])
+    assert found["high"] == 1.0 and 0.0 < found["low"] < found["value"]
+    assert share_score("t", "mean_logprob", [-1.0, 0.5])["low"] < -1.0  # not shares: Student's interval as it is
 
 
 def test_two_runs_on_other_rows_are_refused(server: Server, data: Path, tmp_path: Path) -> None:

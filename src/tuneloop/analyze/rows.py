@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.errors import DataError
-from tuneloop.scored import Row, check_same, keyed, read_scores, value
+from tuneloop.scored import Keyed, Row, check_same, keyed, read_scores, same_measure, value
 
 __all__ = ["Row", "TaskRows", "join", "read_scores", "right", "value"]
 
@@ -38,9 +38,13 @@ def join(scores: Path, against: Path | None) -> list[TaskRows]:
     after = keyed(rows, scores)
     if not after:
         raise DataError(393, "no scored rows", where=str(scores / "rows.parquet"), cure="score at least one row")
-    before = keyed(read_scores(against)[1], against) if against else {}
+    before: Keyed = {}
     if against:
+        known, others = read_scores(against)
+        before = keyed(others, against)
         check_same(after, before, scores, against)
+        for task in after:
+            same_measure(task, listed.get("scores", []), known.get("scores", []), scores, against)
     joined = []
     for task, found in after.items():
         other = before.get(task, {})

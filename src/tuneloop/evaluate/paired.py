@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop import stats
-from tuneloop.scored import Keyed, Row, check_rows, different, read_scores, value
+from tuneloop.scored import Keyed, Row, check_rows, read_scores, same_measure, value
 
 Entry = dict[str, Any]
 
@@ -61,7 +61,7 @@ def pair(one: Scored, against: Scored, task: str, seed: int = 0) -> Entry:
     check_rows(task, after, before, one.path, against.path)
     keys = [k for k in after if not (math.isnan(value(after[k])) or math.isnan(value(before[k])))]
     entry: Entry = {"contender": one.name, "against": against.name, "task": task, "left_out": len(after) - len(keys)}
-    metric = _same_measure(one, against, task)
+    metric = same_measure(task, one.scores, against.scores, one.path, against.path)
     if not keys:
         return entry | {"metric": metric, "n": 0, "p": 1.0, "diff": 0.0, "before": None, "after": None}
     groups = _groups([after[k] for k in keys])
@@ -69,16 +69,6 @@ def pair(one: Scored, against: Scored, task: str, seed: int = 0) -> Entry:
         "metric": metric,
         **stats.paired([value(before[k]) for k in keys], [value(after[k]) for k in keys], groups, seed),
     }
-
-
-def _same_measure(one: Scored, against: Scored, task: str) -> str:
-    """The headline metric of a task, which both sides must have, in one version."""
-    mine, theirs = (next(s for s in side.scores if s["task"] == task) for side in (one, against))
-    for name in ("metric", "version"):
-        if mine.get(name) != theirs.get(name):
-            what = f"task '{task}' has {name} {mine.get(name)} on one side and {theirs.get(name)} on the other"
-            raise different(what, one.path, against.path)
-    return str(mine["metric"])
 
 
 def by_category(one: Scored, against: Scored, task: str, alpha: float, smallest: int = 10) -> list[Entry]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tuneloop import metrics, stats
+from tuneloop.errors import UsageError
 from tuneloop.scoring import OptionScore
 from tuneloop.store import sha256_text, write_json, write_table
 
@@ -80,6 +84,8 @@ def share_score(
         error = max(error, clustered)
     if values and all(v in (0.0, 1.0) for v in values):
         low, high = stats.wilson(sum(values) / effect, len(values) / effect)
+    elif values and all(0.0 <= v <= 1.0 for v in values):
+        low, high = np.clip([low, high], 0.0, 1.0).tolist()  # Student's interval of few shares may reach past them
     if effect > 1.05:
         note = f"clustered by source, design effect {effect:.2f}"
         more["note"] = f"{more['note']}; {note}" if more.get("note") else note
@@ -118,6 +124,7 @@ def write_part(folder: Path, parts: list[Part], head: dict[str, Any]) -> None:
         "samples": pa.list_(pa.string()),
     }
     rows = [row for part in parts for row in part.rows]
+    _check_once(rows)
     extra = dict.fromkeys(name for row in rows for name in row if name not in kinds)
     kinds |= {name: pa.float64() if name.startswith("score_") else pa.string() for name in extra}
     write_table(folder / "rows.parquet", pa.Table.from_pylist(rows, schema=pa.schema(list(kinds.items()))))
@@ -127,3 +134,13 @@ def write_part(folder: Path, parts: list[Part], head: dict[str, Any]) -> None:
     scores = [entry for part in parts for entry in part.scores]
     warnings = [text for part in parts for text in part.warnings]
     write_json(folder / "scores.json", {**head, "scores": scores, "warnings": warnings})
+
+
+def _check_once(rows: list[Row]) -> None:
+    """UsageError 159 where two tasks have a row of one name, as a group of lm-eval and a task in it have."""
+    twice = next((key for key, n in Counter((r["task"], r["row"]) for r in rows).items() if n > 1), None)
+    if twice:
+        raise UsageError(
+            159, f"'{twice[0]}' is scored twice, by itself and in a group", where="eval.tasks",
+            expected="a name for each", cure="leave one out, or give the group another `name`",
+        )  # fmt: skip

@@ -123,7 +123,7 @@ def _next(
     halved = halvings(lines)
     if not rows and not halved and not any(mended[name] for name in CHANGES):
         return None
-    added = pooling.write(rows, folder / "added.jsonl")
+    pooling.write(rows, folder / "added.jsonl")
     rate = _rate(config, before) / 2**halved
     if halved:
         auto = [name for name in config.train.auto if name != "learning_rate"]
@@ -137,7 +137,7 @@ def _next(
     entries = [e for e in read_json(gain / "findings.json")["verdicts"] if e["headline"]]
     names = [str(n) for line in asked for n in line.get("names") or []]
     more = {
-        "added": added,
+        "added": _reached(Path(done["data"]), folder / "added.jsonl"),
         **mended,
         "halved": halved,
         "learning_rate": _rate(config, done),
@@ -145,6 +145,11 @@ def _next(
         "gain": any(e["verdict"] == "better" for e in entries),
     }
     return done | more
+
+
+def _reached(data: Path, added: Path) -> int:
+    """New rows that training got: preparation leaves out copies and what repeats the test."""
+    return sum((e.source or {}).get("uri") == str(added) for e in read_examples(data, "train"))
 
 
 def _rate(config: LoopConfig, done: dict[str, Any]) -> float:

@@ -12,7 +12,7 @@ from tuneloop.train.batch import Item
 from tuneloop.train.flops import cost_of, matrix_rate
 
 BARS = "▁▂▃▄▅▆▇█"
-WIDTH = 16  # losses in the sparkline
+WIDTH = 12  # losses in the sparkline: the line is to fit 80 columns
 
 
 def sparkline(values: list[float]) -> str:
@@ -49,7 +49,7 @@ class View:
         self.losses.append(row["loss"])
         valid = f"  valid {row['valid_loss']:.4f}" if "valid_loss" in row else ""
         self.bar.update(
-            f"loss {row['loss']:.4f} {sparkline(list(self.losses))}{valid}  {row['tokens_per_s']:,.0f} tokens/s  "
-            f"{row['memory_bytes'] / 2**30:.2f} GiB  {row['matrix_rate_fraction']:.0%} of matrix rate"
+            f"loss {row['loss']:.4f} {sparkline(list(self.losses))}{valid}  {row['tokens_per_s']:,.0f} tok/s  "
+            f"{row['memory_bytes'] / 2**30:.2f} GiB  {row['matrix_rate_fraction']:.0%} of rate"
         )
         self.bar.advance(1)
