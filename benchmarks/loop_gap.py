@@ -84,9 +84,18 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
             found[f"{part} {name}"] = mean([r["relation_rows"][name][part] for r in full])
         for other in ("round-0", "control"):
             diffs = [r["relation_rows"]["round-1"][part] - r["relation_rows"][other][part] for r in full]
-            value, _, low, high = mean_interval(diffs)
-            found[f"{part} loop - {other}"] = [round(x, 4) for x in (value, low, high)]
+            found[f"{part} loop - {other}"] = spread(diffs)
+    # The rows that the findings named, which need not be those of the plan.
+    for part in ("slice", "elsewhere"):
+        for other in ("round-0", "control"):
+            found[f"named {part} loop - {other}"] = spread([r["against"][other][part]["diff"] for r in full])
     return found
+
+
+def spread(diffs: list[float]) -> list[float]:
+    """Mean and Student's interval over the seeds."""
+    value, _, low, high = mean_interval(diffs)
+    return [round(x, 4) for x in (value, low, high)]
 
 
 def mean(values: list[float]) -> float | None:

@@ -32,9 +32,6 @@ LLAMA = {
 }  # fmt: skip
 # Name -> kind of model, shape, settings; the micro-batch is what is foretold.
 FIT: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "15m full fp32 x16": ("llama", "15m", {"per_device_train_batch_size": 16}),
-}
-VALID: dict[str, tuple[str, str, dict[str, Any]]] = {
     "15m full bf16 x32": ("llama", "15m", {"per_device_train_batch_size": 32, "dtype": "bfloat16"}),
     "46m full fp32 x8, layers computed again": (
         "llama", "46m", {"per_device_train_batch_size": 8, "gradient_checkpointing": "full"},
@@ -44,6 +41,18 @@ VALID: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "61m full fp32 x4 of 16": ("llama", "61m", {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}),
     "135m full bf16 x4": ("llama", "135m", {"per_device_train_batch_size": 4, "dtype": "bfloat16"}),
+}  # fmt: skip
+VALID: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "15m lora fp32 x24": ("llama", "15m", {"per_device_train_batch_size": 24, "method": "lora"}),
+    "46m full bf16 x16 of 32": (
+        "llama", "46m",
+        {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2, "dtype": "bfloat16"},
+    ),
+    "61m qwen2 full bf16 x12, layers computed again": (
+        "qwen2", "61m", {"per_device_train_batch_size": 12, "dtype": "bfloat16", "gradient_checkpointing": "full"},
+    ),
+    "135m qwen2 full fp32 x2": ("qwen2", "135m", {"per_device_train_batch_size": 2}),
+    "135m lora bf16 x8": ("llama", "135m", {"per_device_train_batch_size": 8, "dtype": "bfloat16", "method": "lora"}),
 }  # fmt: skip
 
 
@@ -100,12 +109,16 @@ def measure(name: str, kind: str, shape: str, settings: dict[str, Any], folder: 
     alone = memory.peak(counted[size], base, found.device)
     told = first["peak_bytes"] + alone - memory.peak(counted[1], base, found.device)
     measured = probe(config, asked, folder / "data", step)["peak_bytes"]
-    live, apart = sum(counted[size][kind] for kind in memory.KINDS), counted[size]["apart"]
+    live, moves = (
+        sum(counted[size][kind] for kind in memory.KINDS),
+        counted[size]["coming"] + counted[size]["gradients"],
+    )
+    stays = sum(counted[size][kind] for kind in ("weights", "adapters", "optimizer"))
     return {
         "name": name, "measured_mib": measured >> 20, "counted_mib": alone >> 20, "with_probe_mib": told >> 20,
         "counted_error": round(alone / measured - 1, 3), "with_probe_error": round(told / measured - 1, 3),
-        "live_mib": live >> 20, "apart_mib": apart >> 20, "base_mib": base >> 20,
-        "waste": round((measured - base) / apart, 3),
+        "live_mib": live >> 20, "moves_mib": moves >> 20, "base_mib": base >> 20,
+        "waste": round((measured - base - memory.LIBRARIES - stays) / moves, 3),
         "probe_mib": first["peak_bytes"] >> 20,
         "parts_mib": {kind: counted[size][kind] >> 20 for kind in memory.KINDS},
     }  # fmt: skip

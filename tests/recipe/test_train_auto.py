@@ -19,7 +19,7 @@ from tuneloop.store import read_json, read_jsonl
 from tuneloop.train import train
 from tuneloop.train.batch import Item
 from tuneloop.train.finder import Found, accumulation
-from tuneloop.train.memory import KINDS, count, recommend
+from tuneloop.train.memory import KINDS, count, peak, recommend
 from tuneloop.train.sweep import sweep
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -103,7 +103,8 @@ def test_memory_of_every_objective_is_counted(name: str, folders: Path) -> None:
     weights = sum(p.numel() for p in tiny_model().parameters()) * 4
     assert found["weights"] >= (2 * weights if name == "distill" else 0.8 * weights)
     assert found["activations"] > 0
-    assert found["apart"] >= sum(found[kind] for kind in KINDS)
+    assert found["coming"] >= found["scores"] + found["activations"]
+    assert peak(found, 0, "cpu") > sum(found[kind] for kind in KINDS)
 
 
 def test_four_bit_weights_are_counted_as_such() -> None:

@@ -32,10 +32,10 @@ from tuneloop.train.step import take_step
 KINDS = ("weights", "adapters", "gradients", "optimizer", "scores", "activations")
 # Deeper models are counted at these two depths and continued in a line: every layer adds the same.
 DEPTHS = (4, 8)
-# Resident memory over the blocks of all phases (on CUDA: over those alive at once), fitted by benchmarks/plan_memory.py
-# (see its dated results) on glibc's malloc when it keeps what it once had, as `fuse.keep_memory` asks. CUDA's caching
-# allocator rounds and splits: not measured here.
-WASTE = {"cpu": 1.60, "cuda": 1.08, "mps": 1.60}
+# Memory over the blocks that come and go within a step (on CUDA: over all that is alive), fitted by
+# benchmarks/plan_memory.py (see its dated results) on glibc's malloc. CUDA's caching allocator: not measured here.
+WASTE = {"cpu": 1.62, "cuda": 1.08, "mps": 1.62}
+LIBRARIES = 100 << 20  # what a process grows by when it loads its first model, besides the weights
 ROOM = 0.85  # of what is free may be planned for; the rest is for what else the machine does
 
 
@@ -63,13 +63,13 @@ class Ledger:
         self.highest, self.peak, self.most = self.total, dict(self.now), dict(self.now)
         self.moving = self.now["scores"] + self.now["activations"]
 
-    def apart(self) -> int:
-        """The most of what stays and the most of what moves, though they are not there at one time.
+    def coming(self) -> int:
+        """The most of the scores and the most of the activations, though they are not there at one time.
 
-        A heap keeps what each phase once had: where a large block was, small ones settle, and the next large one does
-        not fit there. Measured: malloc had 2.4 GB for at most 1.1 GB alive, after three steps.
+        A heap keeps what each had: where a large block was, small ones settle, and the next large one does not fit
+        there. What stays (weights, states) is made once and wastes nothing.
         """
-        return self.moving + sum(self.most[kind] for kind in KINDS if kind not in ("scores", "activations"))
+        return max(self.moving, self.most["scores"] + self.most["activations"])
 
 
 class _Watch(TorchDispatchMode):
@@ -126,8 +126,8 @@ def _without_numbers(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def count(shape: Any, config: TrainConfig, dtype: torch.dtype, items: list[Item], *, packing: bool) -> dict[str, int]:
-    """Bytes at the peak of the second step over `items`, by KINDS; 'apart': with each phase's own (`Ledger.apart`);
-    'loading': the weights while they load.
+    """Bytes at the peak of the second step over `items`, by KINDS; 'coming': `Ledger.coming`; 'loading': the weights
+    while they load.
 
     `shape` is the model's config. Raises RuntimeError where the model's code asks for numbers.
     """
@@ -187,7 +187,7 @@ def _count(shape: Any, config: TrainConfig, dtype: torch.dtype, items: list[Item
             watch.rename(list(optimizer.tensors().values()), "optimizer")
             watch.rename([p for name, p in weights.items() if name not in adapters], "weights")
             watch.rename([weights[name] for name in adapters], "adapters")
-    peak = {**watch.ledger.peak, "loading": loading, "apart": watch.ledger.apart() - saved}
+    peak = {**watch.ledger.peak, "loading": loading, "coming": watch.ledger.coming()}
     return {**peak, "weights": peak["weights"] - saved}
 
 
@@ -243,8 +243,11 @@ def _name_gradients(watch: _Watch, optimizer: Optimizer) -> None:
 
 def peak(counted: dict[str, int], base: int, device: str) -> int:
     """Bytes at the worst moment: `base` for the process itself, and the blocks with the allocator's waste."""
-    held = sum(counted[kind] for kind in KINDS) if device == "cuda" else counted["apart"]
-    return base + round(max(held * WASTE[device], counted["loading"]))
+    if device == "cuda":
+        return base + round(max(sum(counted[kind] for kind in KINDS) * WASTE[device], counted["loading"]))
+    stays = counted["weights"] + counted["adapters"] + counted["optimizer"]
+    moves = counted["coming"] + counted["gradients"]
+    return base + LIBRARIES + round(max(stays + moves * WASTE[device], counted["loading"]))
 
 
 def recommend(step: int, expect: Callable[[int], int], room: int) -> int:

@@ -100,7 +100,8 @@ def prepare(config: TrainConfig, model: ModelConfig, data: Path, out: Path, worl
     if model.template or any(e.messages for split in ("train", "valid") for e in read_examples(data, split)):
         apply_template(tokenizer, model.template)
     register()
-    keep_memory()
+    if config.gradient_checkpointing == "none":  # who computes layers again wants memory more than time
+        keep_memory()
     network = _network(config, model, world)
     length = min(config.max_length or 10**9, context_length(network, tokenizer))
     packing = config.packing and _packs(network, length)
