@@ -26,12 +26,13 @@ from typing import Any
 from tuneloop import console
 from tuneloop.config import AnalyzeConfig, DataConfig, EvalConfig, ModelConfig, TaskSpec, TrainConfig
 from tuneloop.store import read_json, sha256_file, sha256_text, write_json
+from tuneloop.train.precision import native_bfloat16
 from tuneloop.world.plant import DEFECTS, TRIAL_SEEDS, plant
 
 TASKS = ("questions", "letters", "scenes", "statements")
 TRAIN = TrainConfig(
-    method="full", learning_rate=5e-4, num_train_epochs=4, per_device_train_batch_size=16, dtype="bfloat16",
-    save_total_limit=1,
+    method="full", learning_rate=5e-4, num_train_epochs=4, per_device_train_batch_size=16, save_total_limit=1,
+    dtype="bfloat16" if native_bfloat16() else "float32",
 )  # fmt: skip
 # What the analysis calls a defect that has another name here.
 SAYS = {"missing relation": "missing coverage"}

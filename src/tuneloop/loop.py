@@ -206,14 +206,16 @@ WORLD_TASKS = ("arc_easy", "hellaswag", "mmlu", "truthfulqa_mc1")
 
 def demo_config(world: Path, tune: dict[str, Any] | None = None) -> LoopConfig:
     """The loop on the embedded world that stands in `world` (see `tuneloop.world.write`)."""
+    from tuneloop.train.precision import native_bfloat16
     from tuneloop.world import DEMO_TRAIN
 
+    dtype = "bfloat16" if native_bfloat16() else "float32"
     tasks = [TaskSpec(task=name, data=str(world / "tasks"), name=f"world_{name}") for name in WORLD_TASKS]
     return LoopConfig.model_validate(
         {
             "model": ModelConfig(name="world", template="plain"),
             "data": DataConfig(source=[str(world / "instructions.jsonl")], group="entity", test_fraction=0.18),
-            "train": TrainConfig(**{**DEMO_TRAIN, **(tune or {})}),
+            "train": TrainConfig(**{**DEMO_TRAIN, "dtype": dtype, **(tune or {})}),
             "eval": EvalConfig(tasks=tasks, few_shot=3, generate_limit=150),
             "report": {"title": "tuneloop demo: the embedded world"},
         }

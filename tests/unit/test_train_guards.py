@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from tests.recipe.tiny import tiny_model, tiny_tokenizer
 
 from tuneloop.errors import PartialError, UsageError
+from tuneloop.train import guards
 from tuneloop.train.batch import Item
 from tuneloop.train.guards import PATIENCE, Explosion, check
 
@@ -39,6 +41,22 @@ def test_padding_by_the_end_token() -> None:
 @pytest.mark.parametrize("rate", [2e-2, 5e-5])
 def test_learning_rate_far_off(rate: float) -> None:
     assert codes([GOOD], rate=rate) == ["TL-248"]
+
+
+@pytest.mark.parametrize(
+    ("native", "dtype", "expected"),
+    [
+        (False, torch.bfloat16, ["TL-255"]),
+        (True, torch.bfloat16, []),
+        (False, torch.float32, []),
+    ],
+)
+def test_bfloat16_that_the_processor_does_not_have(
+    native: bool, dtype: torch.dtype, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "native_bfloat16", lambda: native)
+    found = check(tiny_model().to(dtype), tiny_tokenizer(), [GOOD], 1e-3, 1e-3)
+    assert [warning.code for warning in found] == expected
 
 
 def test_vocabulary_that_is_not_the_models() -> None:

@@ -29,7 +29,6 @@ DEMO_TRAIN: dict[str, Any] = {
     "learning_rate": 1.0e-3,
     "num_train_epochs": 3,
     "per_device_train_batch_size": 64,
-    "dtype": "bfloat16",
     "save_total_limit": 1,
 }
 Row = dict[str, Any]
