@@ -12,6 +12,7 @@ from tests.recipe.test_train_trl import moved, pairs, singles, triples
 from tests.recipe.tiny import WORDS, tiny_data, tiny_folder, tiny_model
 
 from tuneloop.config import ModelConfig, TrainConfig
+from tuneloop.errors import UsageError
 from tuneloop.records import Example, example_id
 from tuneloop.store import read_jsonl
 from tuneloop.train import train
@@ -186,6 +187,12 @@ def test_frozen_weights_stay(tmp_path: Path) -> None:
     changed = {name for name in before if not before[name].equal(after[name])}
     assert "model.layers.1.mlp.up_proj.weight" in changed
     assert not any("layers.0." in name or "embed" in name for name in changed)
+
+
+@pytest.mark.parametrize("pattern", ["model.nowhere", "*embed*"])
+def test_a_rate_for_weights_that_do_not_move_is_refused(pattern: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="TL-264"):
+        run(tmp_path, "out", freeze=["*embed*"], lr_groups={pattern: 2.0})
 
 
 def test_adapter_on_a_four_bit_base(tmp_path: Path) -> None:

@@ -98,3 +98,18 @@ def test_auto_and_the_trainer_spellings_are_read() -> None:
     assert (found.learning_rate, found.auto, found.gradient_checkpointing) == (None, ["learning_rate"], "full")
     assert (found.report_to, [t.shots for t in found.eval_tasks]) == (["tensorboard"], [None, 2])
     assert type(found).model_validate(found.model_dump()) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("num_train_epochs: .inf", "finite number"),
+        ("learning_rate: .nan", "train.learning_rate"),
+        ("seed: -1", "greater than or equal to 0"),
+        ("seed: 4294967296", "less than 4294967296"),
+        ("lr_groups: {a: -1}", "train.lr_groups.a"),
+    ],
+)
+def test_numbers_that_no_run_can_use(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=said):
+        load(_write(tmp_path, f"train: {{{text}}}\n"))

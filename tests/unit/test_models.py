@@ -20,6 +20,7 @@ from tuneloop.models import (
     load_tokenizer,
     locate,
     merge_folder,
+    pick_device,
     pick_dtype,
     save_adapter,
     save_model,
@@ -153,3 +154,19 @@ def test_dtype_and_why() -> None:
     assert "asked" in why_dtype("bfloat16", "cpu")
     with pytest.raises(UsageError):
         pick_dtype("load", "cpu")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cpu:x", "cuda:", ":", "xla"])
+def test_a_device_that_nobody_knows(device: str) -> None:
+    with pytest.raises(UsageError, match="TL-216"):
+        pick_device(device)
+
+
+@pytest.mark.parametrize("device", ["cpu:1", "cuda:99"])
+def test_a_device_that_is_not_there(device: str) -> None:
+    with pytest.raises(PrerequisiteError, match="TL-217"):
+        pick_device(device)
+
+
+def test_devices_that_are_there() -> None:
+    assert pick_device("cpu") == "cpu" and pick_device("cpu:0") == "cpu:0"

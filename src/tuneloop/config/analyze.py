@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tuneloop.config.base import Section
+from tuneloop.config.base import Section, Seed
 
 
 class AnalyzeConfig(Section):
@@ -24,4 +24,4 @@ class AnalyzeConfig(Section):
     checkpoints: bool = Field(
         False, description="score every kept checkpoint too: gain and loss along the training (one evaluation each)"
     )
-    seed: int = 0
+    seed: Seed = 0

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tuneloop.config.base import Section
+from tuneloop.config.base import Section, Seed
 
 
 class SourceSpec(Section):
@@ -85,7 +85,7 @@ class DataConfig(Section):
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     paraphraser: str | None = Field(None, description="model that paraphrases: a folder, a hub name, or http://...")
     limit: int | None = Field(None, ge=1, description="first rows of each file only")
-    seed: int = 0
+    seed: Seed = 0
     executor: Literal["auto", "inline", "processes", "ray"] = "auto"
     num_workers: int = Field(0, ge=0, description="0: one for each core")
 

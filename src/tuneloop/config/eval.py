@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from tuneloop.config.base import Section
+from tuneloop.config.base import Section, Seed
 
 
 class TaskSpec(Section):
@@ -49,7 +49,7 @@ class EvalConfig(Section):
     shots_mode: Literal["fixed", "lm-eval"] = Field(
         "fixed", description="the same shots for all rows, or lm-eval's own draw for each row"
     )
-    shots_seed: int = Field(0, ge=0, description="which rows become shots")
+    shots_seed: Seed = Field(0, description="which rows become shots")
     batch_tokens: int | None = Field(None, ge=64, description="tokens in one forward pass; default: what memory allows")
     max_length: int | None = Field(None, ge=8)
     max_new_tokens: int = Field(64, ge=1)
@@ -73,7 +73,7 @@ class EvalConfig(Section):
     half: Literal["all", "analysis", "report"] = Field(
         "all", description="rows that errors are read from, or those kept for the verdict of a loop"
     )
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _judge_is_named(self) -> EvalConfig:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tuneloop.config.base import Section
+from tuneloop.config.base import Section, Seed
 
 Capability = Literal["chat", "completions", "logprobs", "json_schema"]
 
@@ -79,7 +79,7 @@ class GenerateConfig(Section):
     templates: str | None = Field(None, description="folder whose NAME.jinja replace the shipped prompts")
     licence: str | None = Field(None, description="note kept on every row: the terms of the teacher's output")
     window: int = Field(256, ge=8, description="candidates under way at once; part of what decides the accepted set")
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _money(self) -> GenerateConfig:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from tuneloop.config.base import Section
+from tuneloop.config.base import Section, Seed
 
 
 class Range(Section):
@@ -41,4 +41,4 @@ class SweepConfig(Section):
     prune: bool = Field(True, description="stop a trial whose metric is below the median of the others at that step")
     warmup_trials: int = Field(3, ge=1, description="trials that finish before one is stopped")
     sampler: Literal["tpe", "random"] = "tpe"
-    seed: int = 0
+    seed: Seed = 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tuneloop.config.base import Section
+from tuneloop.config.base import Section, Seed
 from tuneloop.config.eval import TaskSpec
 
 # Keys whose value may be `auto`: measured at the start, and said with the reason.
@@ -48,7 +48,9 @@ class TrainConfig(Section):
     load_in_4bit: bool = Field(False, description="QLoRA: the base in NF4 (needs bitsandbytes)")
     freeze: list[str] = Field(default_factory=list, description="weights that stay, as patterns: model.layers.[0-5].*")
     neftune_noise_alpha: float = Field(0.0, ge=0, description="noise on embeddings while training")
-    lr_groups: dict[str, float] = Field(default_factory=dict, description="pattern of names: factor on the rate")
+    lr_groups: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="pattern of names: factor on the rate"
+    )
     optim: Literal["adamw", "adamw_8bit", "muon", "schedule_free", "adafactor"] = "adamw"
     bf16_update: Literal["master", "stochastic"] = Field(
         "master", description="bfloat16 weights: float32 masters, or stochastic rounding"
@@ -90,7 +92,7 @@ class TrainConfig(Section):
     )
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="before")
     @classmethod

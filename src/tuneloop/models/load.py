@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,8 @@ def load_model(
 
     target = Path(locate(name))
     chosen = torch.device(pick_device(device))
+    # PEFT 0.21 reads a property that transformers 5 renamed; a user can do nothing about it.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
     settings = {"dtype": pick_dtype(dtype, chosen.type), "use_safetensors": True}
     if load_in_4bit:
         settings |= _four_bits(settings["dtype"], chosen)
@@ -213,13 +216,32 @@ def load_random(config: str | Path, *, seed: int = 0) -> Any:
 
 
 def pick_device(device: str) -> str:
+    """The device that is asked for, or the best there is. Raises UsageError 216, PrerequisiteError 217."""
     import torch
 
     if device != "auto":
+        _check_device(device)
         return device
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or not (number.isdecimal() or device == kind):
+        raise UsageError(
+            216, f"unknown device '{device}'", where="train.device or model.device",
+            expected="auto, cpu, cuda, cuda:N or mps",
+        )  # fmt: skip
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
+    if int(number or 0) >= there:
+        raise PrerequisiteError(
+            217, f"there is no device '{device}' here: torch {torch.__version__} sees {there} of its kind",
+            where="train.device or model.device", cure="leave it at auto, or install the torch build of your device",
+        )  # fmt: skip
 
 
 def pick_dtype(dtype: str, device: str) -> Any:

@@ -34,20 +34,36 @@ def adapter(network: Any, config: TrainConfig) -> Any:
 def freeze(network: Any, patterns: list[str]) -> None:
     """Weights whose name fits a pattern stay as they are. Raises UsageError 264 when one fits none, or all do."""
     for pattern in patterns:
-        fitting = [weight for name, weight in network.named_parameters() if fnmatch(name, pattern)]
-        if not fitting:
-            names = [name for name, _ in network.named_parameters()]
-            raise UsageError(
-                264,
-                f"no weight is named like '{pattern}'",
-                where="train.freeze",
-                expected=f"a pattern over names such as {names[0]} or {names[-1]}",
-                cure="* stands for any characters, [0-5] for one of these",
-            )
-        for weight in fitting:
+        for weight in _fitting(network, pattern, "train.freeze"):
             weight.requires_grad = False
     if patterns and not any(weight.requires_grad for weight in network.parameters()):
         raise UsageError(264, "every weight is frozen", where="train.freeze", cure="freeze fewer")
+
+
+def check_groups(network: Any, groups: dict[str, float]) -> None:
+    """Raises UsageError 264 when a learning rate is given to weights that are not there or do not move."""
+    for pattern in groups:
+        if not any(weight.requires_grad for weight in _fitting(network, pattern, "train.lr_groups")):
+            raise UsageError(
+                264,
+                f"no weight like '{pattern}' is trained",
+                where="train.lr_groups",
+                cure="name weights that the method trains and train.freeze leaves free",
+            )
+
+
+def _fitting(network: Any, pattern: str, where: str) -> list[torch.nn.Parameter]:
+    found = [weight for name, weight in network.named_parameters() if fnmatch(name, pattern)]
+    if not found:
+        names = [name for name, _ in network.named_parameters()]
+        raise UsageError(
+            264,
+            f"no weight is named like '{pattern}'",
+            where=where,
+            expected=f"a pattern over names such as {names[0]} or {names[-1]}",
+            cure="* stands for any characters, [0-5] for one of these",
+        )
+    return found
 
 
 def noisy_embeddings(network: Any, alpha: float) -> None:

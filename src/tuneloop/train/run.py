@@ -46,7 +46,7 @@ from tuneloop.train.fuse import keep_memory
 from tuneloop.train.items import load_items
 from tuneloop.train.launch import launch
 from tuneloop.train.loop import Told, fit
-from tuneloop.train.methods import adapter, freeze, noisy_embeddings
+from tuneloop.train.methods import adapter, check_groups, freeze, noisy_embeddings
 from tuneloop.train.objectives import build
 from tuneloop.train.objectives.distill import check_vocabulary
 from tuneloop.train.places import runs
@@ -118,6 +118,7 @@ def prepare(config: TrainConfig, model: ModelConfig, data: Path, out: Path, worl
     if config.method == "lora" and not hasattr(network, "peft_config"):
         network = adapter(network, config)
     freeze(network, config.freeze)
+    check_groups(network, config.lr_groups)
     noisy_embeddings(network, config.neftune_noise_alpha)
     usual, reason = auto_rate(config.method, network.num_parameters())
     if config.learning_rate is None:
