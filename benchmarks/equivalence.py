@@ -58,7 +58,7 @@ def gradient(cell: Cell, data: Path, rank: int) -> tuple[float, Any]:
     base = str(SHARED / "models" / "stories260K")
     tokenizer = load_tokenizer(base)
     apply_template(tokenizer, "plain")
-    items = load_items(data, "train", tokenizer, 512, Path(os.devnull))[:EXAMPLES]
+    items = load_items(data, "train", tokenizer, 512, None)[:EXAMPLES]
     bound = {"pass_tokens" if layout == "first-fit" else "per_device_train_batch_size": size}
     config = TrainConfig.model_validate({"method": "full", "learning_rate": 1e-3, **bound})
     register()

@@ -41,9 +41,10 @@ FIT: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "61m full fp32 x4 of 16": ("llama", "61m", {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}),
     "135m full bf16 x4": ("llama", "135m", {"per_device_train_batch_size": 4, "dtype": "bfloat16"}),
+    "15m lora fp32 x24": ("llama", "15m", {"per_device_train_batch_size": 24, "method": "lora"}),
 }  # fmt: skip
 VALID: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "15m lora fp32 x24": ("llama", "15m", {"per_device_train_batch_size": 24, "method": "lora"}),
+    "15m qwen2 full fp32 x20": ("qwen2", "15m", {"per_device_train_batch_size": 20}),
     "46m full bf16 x16 of 32": (
         "llama", "46m",
         {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2, "dtype": "bfloat16"},
@@ -107,7 +108,7 @@ def measure(name: str, kind: str, shape: str, settings: dict[str, Any], folder: 
     first = probe(config.model_copy(update={"per_device_train_batch_size": 1}), asked, folder / "data", 1)
     base = first["base_bytes"]  # the process before it loads anything: the same for every model
     alone = memory.peak(counted[size], base, found.device)
-    told = first["peak_bytes"] + alone - memory.peak(counted[1], base, found.device)
+    told = memory.corrected(alone, memory.peak(counted[1], base, found.device), first["peak_bytes"])
     measured = probe(config, asked, folder / "data", step)["peak_bytes"]
     live, moves = (
         sum(counted[size][kind] for kind in memory.KINDS),

@@ -64,7 +64,7 @@ def items_of(data: Path, split: str) -> tuple[list[Any], Any]:
 
     tokenizer = load_tokenizer(BASE)
     apply_template(tokenizer, "plain")
-    return load_items(data, split, tokenizer, LENGTH, Path(os.devnull)), tokenizer
+    return load_items(data, split, tokenizer, LENGTH, None), tokenizer
 
 
 def loaded(folder: str) -> Any:

@@ -25,7 +25,7 @@ from tuneloop.errors import TuneloopError
 from tuneloop.models import load_model, load_tokenizer, locate, plain_attention, save_tokenizer
 from tuneloop.prompts import apply_template, encode, encode_prompt
 from tuneloop.records import Example, read_examples, write_examples
-from tuneloop.store import open_run, read_json, read_jsonl
+from tuneloop.store import open_run, read_json, read_jsonl, require_run
 from tuneloop.train import train
 from tuneloop.train.batch import Item, targets
 from tuneloop.train.distributed import World, devices_there
@@ -68,6 +68,7 @@ def doctor(model: ModelConfig, data: Path | None = None) -> list[Check]:
 
 def _rows(data: Path | None) -> list[Example]:
     if data is not None:
+        require_run(data, "data")
         return read_examples(data, "train")[:ROWS]
     return [
         Example(id=f"doctor-{i}", kind="completion", prompt=f"Say {i} words.", completion=" " + "word " * (i + 1))

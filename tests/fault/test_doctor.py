@@ -9,8 +9,10 @@ import pytest
 from tests.recipe.tiny import tiny_data, tiny_folder
 
 from tuneloop import doctor
-from tuneloop.config import ModelConfig
+from tuneloop.config import ModelConfig, TrainConfig
+from tuneloop.errors import DataError, UsageError
 from tuneloop.records import Example
+from tuneloop.train.plan import setting
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -57,3 +59,16 @@ def test_a_broken_step_is_called_broken(tmp_path: Path, monkeypatch: pytest.Monk
 
     trainer.objective = dataclasses.replace(trainer.objective, outcome=wrong)
     assert {c.state for c in doctor._layouts(trainer)} == {"BROKEN", "holds"}
+
+
+def test_a_folder_that_holds_no_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="TL-115"):
+        doctor.doctor(ModelConfig(name="world"), tmp_path / "nowhere")
+
+
+def test_a_plan_for_rows_that_do_not_serve_names_no_file_that_is_not_there(tmp_path: Path) -> None:
+    tiny_folder(tmp_path / "base")
+    tiny_data(tmp_path / "data", [Example(id="a", kind="completion", prompt="w1", completion=" w2")])
+    with pytest.raises(DataError, match="TL-350") as caught:
+        setting(TrainConfig(objective="dpo"), ModelConfig(name=str(tmp_path / "base")), tmp_path / "data")
+    assert "null" not in str(caught.value) and "dropped" not in str(caught.value)

@@ -18,9 +18,9 @@ PAIRED = ("dpo", "orpo", "simpo", "reward")
 
 
 def load_items(
-    data: Path, split: str, tokenizer: Any, max_length: int, dropped: Path, objective: str = "sft"
+    data: Path, split: str, tokenizer: Any, max_length: int, dropped: Path | None, objective: str = "sft"
 ) -> list[Item]:
-    """Items of a split for an objective. What cannot serve it is dropped aloud and listed in `dropped`."""
+    """Items of a split for an objective. What cannot serve it is dropped aloud and listed in the file `dropped`."""
     items, lost, refused = [], 0, ""
     for example in read_examples(data, split):
         try:
@@ -30,18 +30,19 @@ def load_items(
             refused = refused or f"; first: {reason}"
         if reason or item is None:
             lost += 1
-            append_jsonl(dropped, {"id": example.id, "split": split, "reason": reason, "source": example.source})
+            if dropped:
+                append_jsonl(dropped, {"id": example.id, "split": split, "reason": reason, "source": example.source})
             continue
         items.append(item)
     if lost:
-        say(f"{split}: {lost} of {lost + len(items)} examples dropped, reasons in {dropped}")
+        say(f"{split}: {lost} of {lost + len(items)} examples dropped{f', reasons in {dropped}' if dropped else ''}")
     if split == "train" and not items:
         raise DataError(
             350,
             f"no example is left to train on with objective {objective}",
             where=str(data),
             expected=f"{_wanted(objective)} of at most {max_length} tokens with at least one trained token{refused}",
-            cure=f"see {dropped}" if lost else "look at the rejected rows of the data folder",
+            cure=f"see {dropped}" if lost and dropped else "look at the rows of the data folder, the rejected ones too",
         )
     return items
 

@@ -34,7 +34,7 @@ KINDS = ("weights", "adapters", "gradients", "optimizer", "scores", "activations
 DEPTHS = (4, 8)
 # Memory over the blocks that come and go within a step (on CUDA: over all that is alive), fitted by
 # benchmarks/plan_memory.py (see its dated results) on glibc's malloc. CUDA's caching allocator: not measured here.
-WASTE = {"cpu": 1.50, "cuda": 1.08, "mps": 1.50}
+WASTE = {"cpu": 1.44, "cuda": 1.08, "mps": 1.44}
 LIBRARIES = 100 << 20  # what a process grows by when it loads its first model, besides the weights
 ROOM = 0.85  # of what is free may be planned for; the rest is for what else the machine does
 
@@ -248,6 +248,15 @@ def peak(counted: dict[str, int], base: int, device: str) -> int:
     stays = counted["weights"] + counted["adapters"] + counted["optimizer"]
     moves = counted["coming"] + counted["gradients"]
     return base + LIBRARIES + round(max(stays + moves * WASTE[device], counted["loading"]))
+
+
+def corrected(alone: int, one: int, probed: int) -> int:
+    """Bytes foretold for a pass counted as `alone`, after a probe that took `probed` where `one` was counted.
+
+    The mean of two estimates: the count, and the probe with the counted growth. Malloc wastes another share of a small
+    pass than of a large one, so what the probe is off by holds for a large pass only in part.
+    """
+    return alone + (probed - one) // 2
 
 
 def recommend(step: int, expect: Callable[[int], int], room: int) -> int:

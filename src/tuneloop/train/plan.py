@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ class Setting:
 def plan(config: TrainConfig, model: ModelConfig, data: Path, *, confirm: bool = False) -> dict[str, Any]:
     """Counts, probes once at one example a pass, and recommends; with `confirm` the recommendation is run too.
 
-    The probe corrects the counted constant (process and libraries); the slope stays the counted one.
+    The probe corrects the count (see `memory.corrected`).
     """
     found = setting(config, model, data)
     base = memory.resident_bytes() if found.device != "cuda" else 0
@@ -59,7 +58,7 @@ def plan(config: TrainConfig, model: ModelConfig, data: Path, *, confirm: bool =
     step = asked * config.gradient_accumulation_steps
     counted = {asked: found.counted(asked)}
     alone = memory.peak(counted[asked], base, found.device)
-    one = memory.peak(found.counted(1, passes=1), 0, found.device)
+    small = found.counted(1, passes=1)
     say(f"counted: {alone / 2**30:.2f} GiB at {asked} examples a pass; now one probe at 1")
     probed = probe(config.model_copy(update={"per_device_train_batch_size": 1}), model, data, 1)
     free = memory.free_bytes(found.device)
@@ -67,7 +66,8 @@ def plan(config: TrainConfig, model: ModelConfig, data: Path, *, confirm: bool =
     def expect(size: int) -> int:
         if size not in counted:
             counted[size] = found.counted(size)
-        return int(probed["peak_bytes"]) + memory.peak(counted[size], 0, found.device) - one
+        one, many = (memory.peak(c, int(probed["base_bytes"]), found.device) for c in (small, counted[size]))
+        return memory.corrected(many, one, int(probed["peak_bytes"]))
 
     best = memory.recommend(step, expect, int(memory.ROOM * free))
     steps = len(plan_steps(len(found.items), step, config.num_train_epochs, config.max_steps, config.seed))
@@ -113,7 +113,7 @@ def setting(config: TrainConfig, model: ModelConfig, data: Path) -> Setting:
     if model.template or any(e.messages for e in read_examples(data, "train")):
         apply_template(tokenizer, model.template)
     limit = min(config.max_length or 10**9, context_length(_Shape(shape), tokenizer))
-    items = load_items(data, "train", tokenizer, limit, Path(os.devnull), config.objective)
+    items = load_items(data, "train", tokenizer, limit, None, config.objective)
     device = torch.device(pick_device(model.device if config.device == "auto" else config.device)).type
     dtype = pick_dtype(model.dtype if config.dtype == "auto" else config.dtype, device)
     return Setting(config, model, data, shape, items, device, dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -105,8 +104,8 @@ def prepare(config: TrainConfig, model: ModelConfig, data: Path, out: Path, worl
     network = _network(config, model, world)
     length = min(config.max_length or 10**9, context_length(network, tokenizer))
     packing = config.packing and _packs(network, length)
-    dropped = out / "dropped.jsonl" if world.first else Path(os.devnull)
-    if world.first:
+    dropped = out / "dropped.jsonl" if world.first else None
+    if dropped:
         dropped.unlink(missing_ok=True)
     items = {
         split: load_items(data, split, tokenizer, length, dropped, config.objective) for split in ("train", "valid")
