@@ -63,7 +63,8 @@ def model(folder: Path, kind: str, shape: str) -> Path:
 
     made = {"llama": LlamaConfig, "qwen2": Qwen2Config}[kind]
     tokenizer = AutoTokenizer.from_pretrained(SHARED / "tokenizers" / "smollm-135m")
-    config = made(vocab_size=49152, max_position_embeddings=2048, tie_word_embeddings=True, **LLAMA[shape])
+    sizes = {"num_key_value_heads": LLAMA[shape]["num_attention_heads"], **LLAMA[shape]}
+    config = made(vocab_size=49152, max_position_embeddings=2048, tie_word_embeddings=True, **sizes)
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
