@@ -41,19 +41,22 @@ FIT: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "61m full fp32 x4 of 16": ("llama", "61m", {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}),
     "135m full bf16 x4": ("llama", "135m", {"per_device_train_batch_size": 4, "dtype": "bfloat16"}),
+    "15m qwen2 full fp32 x20": ("qwen2", "15m", {"per_device_train_batch_size": 20}),
+    "46m full fp32 x6 of 12": ("llama", "46m", {"per_device_train_batch_size": 6, "gradient_accumulation_steps": 2}),
     "15m lora fp32 x24": ("llama", "15m", {"per_device_train_batch_size": 24, "method": "lora"}),
 }  # fmt: skip
 VALID: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "15m qwen2 full fp32 x20": ("qwen2", "15m", {"per_device_train_batch_size": 20}),
-    "46m full bf16 x16 of 32": (
-        "llama", "46m",
-        {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2, "dtype": "bfloat16"},
+    "15m lora fp32 x10 of 20": (
+        "llama", "15m", {"per_device_train_batch_size": 10, "gradient_accumulation_steps": 2, "method": "lora"},
     ),
-    "61m qwen2 full bf16 x12, layers computed again": (
-        "qwen2", "61m", {"per_device_train_batch_size": 12, "dtype": "bfloat16", "gradient_checkpointing": "full"},
+    "46m qwen2 full fp32 x4, every second layer again": (
+        "qwen2", "46m", {"per_device_train_batch_size": 4, "gradient_checkpointing": "selective"},
+    ),
+    "61m qwen2 full fp32 x6, layers computed again": (
+        "qwen2", "61m", {"per_device_train_batch_size": 6, "gradient_checkpointing": "full"},
     ),
     "135m qwen2 full fp32 x2": ("qwen2", "135m", {"per_device_train_batch_size": 2}),
-    "135m lora bf16 x8": ("llama", "135m", {"per_device_train_batch_size": 8, "dtype": "bfloat16", "method": "lora"}),
+    "135m lora fp32 x4": ("llama", "135m", {"per_device_train_batch_size": 4, "method": "lora"}),
 }  # fmt: skip
 
 

@@ -34,7 +34,7 @@ KINDS = ("weights", "adapters", "gradients", "optimizer", "scores", "activations
 DEPTHS = (4, 8)
 # Memory over the blocks that come and go within a step (on CUDA: over all that is alive), fitted by
 # benchmarks/plan_memory.py (see its dated results) on glibc's malloc. CUDA's caching allocator: not measured here.
-WASTE = {"cpu": 1.44, "cuda": 1.08, "mps": 1.44}
+WASTE = {"cpu": 1.38, "cuda": 1.08, "mps": 1.38}
 LIBRARIES = 100 << 20  # what a process grows by when it loads its first model, besides the weights
 ROOM = 0.85  # of what is free may be planned for; the rest is for what else the machine does
 
