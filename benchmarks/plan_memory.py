@@ -32,7 +32,6 @@ LLAMA = {
 }  # fmt: skip
 # Name -> kind of model, shape, settings; the micro-batch is what is foretold.
 FIT: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "15m full bf16 x32": ("llama", "15m", {"per_device_train_batch_size": 32, "dtype": "bfloat16"}),
     "46m full fp32 x8, layers computed again": (
         "llama", "46m", {"per_device_train_batch_size": 8, "gradient_checkpointing": "full"},
     ),
@@ -40,7 +39,6 @@ FIT: dict[str, tuple[str, str, dict[str, Any]]] = {
         "qwen2", "61m", {"per_device_train_batch_size": 16, "dtype": "bfloat16", "method": "lora"},
     ),
     "61m full fp32 x4 of 16": ("llama", "61m", {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}),
-    "135m full bf16 x4": ("llama", "135m", {"per_device_train_batch_size": 4, "dtype": "bfloat16"}),
     "15m qwen2 full fp32 x20": ("qwen2", "15m", {"per_device_train_batch_size": 20}),
     "46m full fp32 x6 of 12": ("llama", "46m", {"per_device_train_batch_size": 6, "gradient_accumulation_steps": 2}),
     "15m lora fp32 x24": ("llama", "15m", {"per_device_train_batch_size": 24, "method": "lora"}),
