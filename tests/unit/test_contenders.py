@@ -12,6 +12,8 @@ from tuneloop.config import CompareConfig, EvalConfig, ModelConfig, Prices
 from tuneloop.errors import TuneloopError, UsageError
 from tuneloop.evaluate import Contender, Prompting, compare, resolve
 from tuneloop.evaluate.advice import break_even, recommend
+from tuneloop.evaluate.compare import _ranking
+from tuneloop.evaluate.paired import Scored
 from tuneloop.evaluate.prompting import THINK, Prompter, question_of
 from tuneloop.evaluate.run import Loaded
 from tuneloop.evaluate.search import best_tune
@@ -234,3 +236,15 @@ def test_a_limit_draws_from_the_whole_split() -> None:
     assert {e.label for e in few} == {"lost", "late", "fee"}
     assert [e for e in more if e in few] == few and drawn(rows, 20, 1) != few
     assert drawn(rows, None, 0) is rows
+
+
+def test_the_lowest_perplexity_leads() -> None:
+    names = {"base": 20.0, "few_shot": 7.4, "tune": 9.0}
+    contenders = [Contender(name, ModelConfig(), tuned=name == "tune") for name in names]
+    head = {"metric": "perplexity", "n": 2, "low": 1.0, "high": 99.0, "chance": None, "task": "test:perplexity"}
+    found = [
+        Scored(name, Path(name), [head | {"value": value}], {"test:perplexity": {"a": {}}})
+        for name, value in names.items()
+    ]
+    ranking = _ranking(contenders, found, "test:perplexity", [], CompareConfig())
+    assert [r["contender"] for r in ranking] == ["few_shot", "tune", "base"]

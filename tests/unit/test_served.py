@@ -47,7 +47,7 @@ class Server(Replies):
     def _choice(self, index: int, prompt: str, body: dict[str, Any]) -> dict[str, Any]:
         if not body.get("echo"):
             return {"index": index, "finish_reason": "stop", "logprobs": None, "text": " right, then more"}
-        parts = [*tokens(prompt), " new"]
+        parts = [*STATE["ahead"], *tokens(prompt if STATE["spells"] else "something else"), " new"]
         offsets = [len("".join(parts[:i])) for i in range(len(parts))]
         logs = [None, *(value(t) for t in parts[1:])]
         if STATE["broken"]:
@@ -60,7 +60,7 @@ class Server(Replies):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    STATE.update(calls=0, prompts=0, dies_after=10**9, room=10**9, broken=False, silent=False)
+    STATE.update(calls=0, prompts=0, dies_after=10**9, room=10**9, broken=False, silent=False, ahead=[], spells=True)
     with serving(Server) as held:
         yield held.url
 
@@ -78,8 +78,19 @@ def test_sums_count_the_continuation_alone(url: str, tmp_path: Path) -> None:
     assert served.write(["x"], max_new_tokens=8, stop=[", then"]) == [" right"]
 
 
+@pytest.mark.parametrize("first", ["<s>", "<|begin_of_text|>", "<bos>"])
+def test_a_token_before_the_prompt_is_not_taken_for_its_text(first: str, url: str, tmp_path: Path) -> None:
+    STATE["ahead"] = [first]
+    served = Served("m", url, tmp_path / "scores.jsonl")
+    [[one, two], [three]] = served.score(REQUESTS)
+    assert (one.logprob, two.logprob, three.logprob) == (value(" a"), value(" bb") + value(" cc"), value(" a"))
+    [[fourth]] = served.score([("<p>Q: what? A:", [" a"])])
+    assert fourth.logprob == value(" a") and not fourth.mismatch
+
+
 @pytest.mark.parametrize(("state", "error", "code"), [
-    ({"silent": True}, PrerequisiteError, "212"), ({"room": 5}, DataError, "379"), ({"broken": True}, DataError, "378"),
+    ({"silent": True}, PrerequisiteError, "212"), ({"room": 5}, DataError, "379"),
+    ({"spells": False}, PrerequisiteError, "212"), ({"broken": True}, DataError, "378"),
     ({"dies_after": 0}, PrerequisiteError, "211"),
 ])  # fmt: skip
 def test_what_a_server_cannot_do_is_a_coded_error(

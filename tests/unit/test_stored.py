@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from tests.answering import Replies, serving
 
-from tuneloop.config import EvalConfig, JudgeSpec, ModelConfig
+from tuneloop.config import EvalConfig, JudgeSpec, ModelConfig, TaskSpec
 from tuneloop.errors import DataError, PartialError, TuneloopError, UsageError
-from tuneloop.evaluate import Prompting, evaluate
+from tuneloop.evaluate import Prompting, evaluate, harness
 from tuneloop.evaluate.export import export_samples
+from tuneloop.evaluate.rows import Part, blank
+from tuneloop.evaluate.run import judge_inputs
+from tuneloop.evaluate.seeds import over_seeds
 from tuneloop.evaluate.stored import diff, judge_pairs, rescore
 from tuneloop.evaluate.tables import diff_lines, run_lines
 from tuneloop.records import Example, write_examples
@@ -252,3 +255,48 @@ def test_options_are_scored_again_from_their_log_likelihoods(tmp_path: Path) -> 
         rescore(tmp_path / "scores", ["exact_match"], tmp_path / "out")
     with pytest.raises(TuneloopError, match="150"):
         rescore(tmp_path / "scores", ["exact"], tmp_path / "out")
+
+
+def test_a_run_is_not_scored_again_into_itself(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="TL-142"):
+        rescore(tmp_path, ["rouge_l"], tmp_path / ".")
+
+
+def test_another_judge_or_another_question_is_another_run() -> None:
+    specs = [
+        JudgeSpec(model="j", base_url="http://a"),
+        JudgeSpec(model="j", base_url="http://b"),
+        JudgeSpec(model="j", base_url="http://a", criteria={"price": "Is it cheap?"}),
+        JudgeSpec(model="j", base_url="http://a", criteria={"price": "Is it dear?"}),
+    ]
+    inputs = [str(judge_inputs(spec)) for spec in specs]
+    assert len(set(inputs)) == 4 and judge_inputs(None) == {}
+
+
+def test_rows_that_one_draw_of_shots_could_not_score_are_left_out_of_the_spread() -> None:
+    def run(seed: int) -> Part:
+        values = [1.0, None if seed == 1 else 0.0, 1.0]
+        rows = [blank("t", str(i), correct=v) for i, v in enumerate(values)]
+        return Part(rows=rows, scores=[{"task": "t"}])
+
+    assert over_seeds(run, 2, 0).scores[0]["seeds"]["means"] == [1.0, 1.0]
+    assert "seeds" not in over_seeds(lambda seed: Part(rows=[blank("t", "0")], scores=[{"task": "t"}]), 2, 0).scores[0]
+
+
+def test_an_answer_that_lm_eval_reads_in_two_ways_is_one_row() -> None:
+    samples = [
+        {
+            "doc_id": i, "filter": name, "metrics": ["exact_match"], "exact_match": float(name != "strict" or i % 2),
+            "arguments": [["Q?", {}]], "filtered_resps": [f"{i}"], "target": "1",
+        }
+        for name in ("strict", "flexible") for i in range(5)
+    ]  # fmt: skip
+    rows = harness._rows("t", samples, Part(), lambda text, **_: {"input_ids": text.split()})
+    assert [r["row"] for r in rows] == [f"{i:05d}" for i in range(5)]
+    assert [r["correct"] for r in rows] == [0.0, 1.0, 0.0, 1.0, 0.0]
+    assert [r["score_exact_match/flexible"] for r in rows] == [1.0] * 5
+
+
+def test_tasks_of_lm_eval_have_no_halves() -> None:
+    with pytest.raises(UsageError, match="TL-141"):
+        harness.run_harness(TaskSpec(task="lm-eval:piqa"), EvalConfig(half="report"), None, None, 0)  # type: ignore[arg-type]

@@ -129,7 +129,8 @@ def _beats(one: Entry, other: Entry, found: dict[tuple[str, str], Entry]) -> boo
 
 
 def _name(entry: Entry) -> str:
-    return f"{entry['contender']} ({100 * entry['value']:.1f})"
+    scale = 1 if entry.get("metric") == "perplexity" else 100
+    return f"{entry['contender']} ({scale * entry['value']:.1f})"
 
 
 def _do(what: str, reason: str, entry: Entry) -> Entry:

@@ -13,13 +13,11 @@ from tuneloop.config import EvalConfig, TaskSpec
 from tuneloop.console import say, warn
 from tuneloop.errors import DataError, TuneloopError, UsageError
 from tuneloop.evaluate.harness import run_harness
-from tuneloop.evaluate.rows import Part, Row, blank, choice_row, score, share_score
+from tuneloop.evaluate.rows import QUICK_ROWS, Part, Row, blank, choice_row, score, share_score
 from tuneloop.lm import generate, prompt_room
 from tuneloop.scoring import Scorer, Served, pair_tokens
 from tuneloop.tasks import PRESETS, Item, Shots, Task, build_items, find, foreign
 from tuneloop.text import group_key, in_half
-
-QUICK_ROWS = 200  # a task; docs/evaluation.md says what that many can show
 
 
 def expand(specs: Sequence[TaskSpec]) -> list[TaskSpec]:
@@ -177,7 +175,8 @@ def _written(
             )
         )  # fmt: skip
     for metric in graded[0]:
-        part.scores.append(share_score(name, metric, [values[metric] for values in graded], **known))
+        groups = [item.group or "" for item in items]
+        part.scores.append(share_score(name, metric, [values[metric] for values in graded], groups=groups, **known))
 
 
 def _same_metrics(graded: list[dict[str, float]], items: list[Item]) -> None:

@@ -149,7 +149,7 @@ def _ranking(
         line |= {name: entry[name] for name in ("value", "low", "high", "chance")}
         line |= {"verdict": against.get(one.name, {}).get("verdict"), "diff": against.get(one.name, {}).get("diff")}
         rows.append(line | usage(one, task, settings.prices) | {"break_even": None})
-    rows.sort(key=lambda r: -r["value"])
+    rows.sort(key=lambda r: r["value"] if r["metric"] == "perplexity" else -r["value"])
     prompts = [r for r in rows if not r["tuned"]]
     by_name = {c.name: c for c in contenders}
     for row in rows:

@@ -39,6 +39,7 @@ def _answer(split: Split, ask: Ask, found: Sequence[Said | Failed]) -> Answer:
     answer = Answer(answers[vote(answers, normal(split))], prompt)
     answer.prompt_tokens = _total([t.prompt_tokens if isinstance(t, Said) else None for t in found])
     answer.answer_tokens = _total([t.completion_tokens if isinstance(t, Said) else None for t in found])
+    answer.truncated = any(isinstance(t, Said) and t.finish == "length" for t in found)
     answer.samples = said if split.prompting.thinks else []
     return answer
 

@@ -10,7 +10,7 @@ from tuneloop import metrics
 from tuneloop.config import EvalConfig, TaskSpec
 from tuneloop.console import say
 from tuneloop.errors import PrerequisiteError, UsageError
-from tuneloop.evaluate.rows import Part, Row, blank, score, share_score
+from tuneloop.evaluate.rows import QUICK_ROWS, Part, Row, blank, score, share_score
 from tuneloop.scoring import Scorer
 from tuneloop.scoring.harness import harness_model
 from tuneloop.tasks import HARNESS
@@ -18,10 +18,20 @@ from tuneloop.tasks.build import LM_EVAL_SEED
 
 
 def run_harness(spec: TaskSpec, config: EvalConfig, scorer: Scorer, tokenizer: Any, few_shot: int) -> Part:
-    """Rows and scores of everything that the name stands for (a group has several tasks)."""
+    """Rows and scores of everything that the name stands for (a group has several tasks).
+
+    Raises UsageError 141 where halves of the rows are to be kept apart: lm-eval draws its rows itself.
+    """
+    if config.half != "all":
+        raise UsageError(
+            141, f"the rows of {spec.task} cannot be halved: lm-eval reads them itself", where="eval.tasks",
+            expected="tasks of tuneloop in a loop, whose verdict reads rows that no round has read",
+            cure="score this task by itself: tuneloop eval --tasks " + spec.task,
+        )  # fmt: skip
+    limit = spec.limit or config.limit or (QUICK_ROWS if config.quick else None)
     lm, name = harness_model(scorer, tokenizer), spec.task.removeprefix(HARNESS)
     shots = spec.shots if spec.shots is not None else (few_shot or None)
-    found = _evaluated(lm, name, shots, spec.limit or config.limit, spec.data, config.shots_seed)
+    found = _evaluated(lm, name, shots, limit, spec.data, config.shots_seed)
     part = Part()
     for task, samples in found["samples"].items():
         label = _label(spec, task, len(found["samples"]))
@@ -83,13 +93,22 @@ def _rows(label: str, samples: list[dict[str, Any]], part: Part, tokenizer: Any)
     def size(text: str) -> int:
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    # A task with several filters reads every answer in several ways: one row each, headline by the first.
+    first = samples[0]["filter"] if samples else ""
+    others: dict[int, Row] = {}
+    for sample in samples:
+        if sample["filter"] != first:
+            more = others.setdefault(sample["doc_id"], {})
+            more |= {f"score_{m}/{sample['filter']}": float(sample[m]) for m in _metric_names(sample)}
     rows = []
     for sample in samples:
+        if sample["filter"] != first:
+            continue
         names = _metric_names(sample)
         arguments = sample["arguments"]
         prompt = str(arguments[0][0])
         row = blank(
-            label, f"{sample['doc_id']:05d}" + ("" if sample["filter"] == "none" else f"-{sample['filter']}"),
+            label, f"{sample['doc_id']:05d}",
             question=prompt[-500:], prompt_hash=part.prompt(prompt), correct=float(sample[names[0]]) if names else None,
             prompt_tokens=size(prompt),
         )  # fmt: skip
@@ -105,7 +124,7 @@ def _rows(label: str, samples: list[dict[str, Any]], part: Part, tokenizer: Any)
         elif replies:
             row |= {"text_pred": str(replies[0]), "text_gold": str(sample["target"])}
             row["answer_tokens"] = size(row["text_pred"])
-        rows.append(row)
+        rows.append(row | others.get(sample["doc_id"], {}))
     return rows
 
 

@@ -84,7 +84,8 @@ def by_category(one: Scored, against: Scored, task: str, alpha: float, smallest:
     for name, own in tested:
         known = [k for k in own if not (math.isnan(value(after[k])) or math.isnan(value(before[k])))]
         if known:
-            test = stats.paired([value(before[k]) for k in known], [value(after[k]) for k in known])
+            clusters = _groups([after[k] for k in known])
+            test = stats.paired([value(before[k]) for k in known], [value(after[k]) for k in known], clusters)
             found.append({"task": task, "category": name, **test})
     adjusted = stats.benjamini_hochberg([t["p"] for t in found])
     judged = [t | {"p_adjusted": p, "of": len(found)} for t, p in zip(found, adjusted, strict=True)]

@@ -21,6 +21,7 @@ TEXT = ("task", "row", "group", "prompt_hash", "question", "category", "text_pre
 WHOLE = ("gold", "pred", "pred_norm")
 COUNTS = ("prompt_tokens", "answer_tokens")  # of one answer; null where they are not known
 REAL = ("correct", "correct_norm", "margin", "p_gold")
+QUICK_ROWS = 200  # a task; docs/evaluation.md says what that many can show
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tuneloop.config import EvalConfig, ModelConfig, TaskSpec
+from tuneloop.config import EvalConfig, JudgeSpec, ModelConfig, TaskSpec
 from tuneloop.errors import UsageError
 from tuneloop.evaluate.benchmarks import expand, run_task
 from tuneloop.evaluate.endpoint import endpoint_writer
@@ -74,6 +75,7 @@ def evaluate(
     settings["versions"] = {spec.task: find(spec.task).version for spec in config.tasks if not foreign(spec.task)}
     inputs = {"model": model_input(model)}
     inputs |= {"data": data} if data else {}
+    inputs |= judge_inputs(config.judge)
     for i, spec in enumerate(config.tasks):
         inputs |= {f"task:{i}{name}": where for name, where in local_files(spec).items()}
     known: dict[str, Any] = {"stage": "eval", "config": settings, "inputs": inputs, "schema": 3}
@@ -92,6 +94,14 @@ def evaluate(
         shutil.rmtree(kept)
         run.finish(rows=sum(len(p.rows) for p in parts))
     return run.path
+
+
+def judge_inputs(judge: JudgeSpec | None) -> dict[str, str | Path]:
+    """What stands for a judge among a run's inputs: the model, the address and the questions."""
+    if judge is None:
+        return {}
+    model = model_input(ModelConfig(name=judge.model, base_url=judge.base_url))
+    return {"judge": model, "criteria": json.dumps(judge.criteria)}
 
 
 def model_input(model: ModelConfig) -> str | Path:
@@ -192,6 +202,13 @@ def split_work(split: Split, model: ModelConfig, scorer: Scorer, write: Writer, 
     if any(e.messages for e in split.rows):
         apply_template(split.tokenizer, model.template)
     names = split.config.metrics
+
+    def first(job: Work) -> int:
+        """Where the user named the metric of a job; text metrics come as one job."""
+        own = {"accuracy": ("accuracy", "macro_f1"), "choice": ("accuracy",), "perplexity": ("perplexity",)}
+        asked = own.get(job[0].partition(":")[2], tuple(n for n in names if n not in BY_KIND))
+        return min((names.index(n) for n in asked if n in names), default=0)
+
     if split.labelled and (not names or {"accuracy", "macro_f1"} & set(names)):
         work.append((f"{split.which}:accuracy", lambda: run_labels(split, scorer)))
     if split.chosen and (not names or "accuracy" in names):
@@ -199,7 +216,7 @@ def split_work(split: Split, model: ModelConfig, scorer: Scorer, write: Writer, 
     work += written_work(split, write, judge)
     if split.rows and (not names or "perplexity" in names):
         work.append((f"{split.which}:perplexity", lambda: run_perplexity(split, scorer)))
-    return _some(work)
+    return _some(sorted(work, key=first))
 
 
 def _some(work: list[Work]) -> list[Work]:

@@ -113,6 +113,7 @@ def search(
     drawn by several seeds, shots retrieved. Half of them survive a round, on twice as many rows.
     """
     settings = {"eval": config.model_dump(), "rows": compare.search_rows, "proposals": compare.search_proposals}
+    settings |= {"instruction": compare.instruction}
     settings |= {"model": model.model_dump()}
     inputs: dict[str, str | Path] = {"model": model_input(model), "data": data}
     with open_run(out, stage="search", config=settings, inputs=inputs, overwrite=overwrite) as run:

@@ -15,6 +15,7 @@ from tuneloop.config import JudgeSpec
 from tuneloop.errors import DataError, UsageError
 from tuneloop.evaluate import paired
 from tuneloop.evaluate.rows import Part, share_score, write_part
+from tuneloop.evaluate.run import judge_inputs
 from tuneloop.evaluate.servers import judge_from
 from tuneloop.evaluate.written import grade
 from tuneloop.judge import Case, Preference, pairwise, win_share
@@ -40,9 +41,12 @@ def rescore(
             text_metric(name)
         elif judge is None:
             raise UsageError(152, "no judge is named", where="eval.judge", cure="--set eval.judge={model: ...}")
+    if out.resolve() == scores.resolve():
+        raise UsageError(142, "the output is the folder that is read", where=str(out), cure="choose another --out")
     head, rows = read_scores(scores)
     settings = {"metrics": list(metrics), "judge": judge.model_dump() if judge else None}
-    with open_run(out, stage="eval", config=settings, inputs={"scores": scores}, overwrite=overwrite) as run:
+    inputs: dict[str, str | Path] = {"scores": scores, **judge_inputs(judge)}
+    with open_run(out, stage="eval", config=settings, inputs=inputs, overwrite=overwrite) as run:
         if run.state == "done":
             return run.path
         parts, found, partial = [], 0, run.path / "partial"
@@ -144,7 +148,7 @@ def judge_pairs(
     rows, 396 where nothing written is shared.
     """
     settings = {"judge": judge.model_dump(), "limit": limit}
-    inputs: dict[str, str | Path] = {"scores": scores, "against": against}
+    inputs: dict[str, str | Path] = {"scores": scores, "against": against, **judge_inputs(judge)}
     after, before = paired.read("scores", scores), paired.read("against", against)
     shared = [t for t, rows in after.rows.items() if t in before.rows and written(list(rows.values()))]
     if not shared:

@@ -79,8 +79,7 @@ def run_written(
     """Rows with the answer and `score_<metric>` of each of `names`; the first is the headline, the row's `correct`."""
     part = Part()
     chosen = drawn(examples, split.config.generate_limit, split.config.seed)
-    longest = max((_length(split, answer_of(e)) for e in chosen), default=0)
-    room = min(split.config.max_new_tokens, longest + 8)
+    room = _room(split, chosen)
     answers = write(chosen, room)
     for e, answer in zip(chosen, answers, strict=True):
         row = blank(task, split.keys[id(e)], group=e.group, category=e.label or "", text_pred=answer.text)
@@ -100,8 +99,13 @@ def run_written(
     return part
 
 
-def _length(split: Split, text: str) -> int:
-    return len(split.tokenizer(text)["input_ids"]) if split.tokenizer is not None else 2 * len(text.split())
+def _room(split: Split, examples: list[Example]) -> int:
+    """Tokens that an answer may have: what is asked for, else no more than the longest right answer takes and a few."""
+    config = split.config
+    if split.tokenizer is None or "max_new_tokens" in config.model_fields_set:
+        return config.max_new_tokens
+    longest = max((len(split.tokenizer(answer_of(e))["input_ids"]) for e in examples), default=0)
+    return min(config.max_new_tokens, longest + 8)
 
 
 def grade(part: Part, task: str, names: Sequence[str], judge: Judge | None = None, **known: Any) -> None:

@@ -30,8 +30,9 @@ def exact_match(answer: str, expected: str) -> float:
 
 
 def final_number(text: str) -> Decimal | None:
-    """The number after the last '####' (GSM8K's mark), else the last number in the text; thousands commas are read."""
-    found = NUMBER.findall(text.rpartition("####")[2]) or NUMBER.findall(text)
+    """The first number after the last '####' (GSM8K's mark), else the last one in the text; commas are read."""
+    found = NUMBER.findall(text.rpartition("####")[2])[:1] if "####" in text else []
+    found = found or NUMBER.findall(text)
     try:
         return Decimal(found[-1].replace(",", "")) if found else None
     except InvalidOperation:

@@ -100,12 +100,15 @@ class Served:
         logs = choice.logprobs
         if logs is None or not logs.token_logprobs or not logs.text_offset:
             raise self._silent("no log-probabilities of the prompt")
+        ahead = _ahead(logs.tokens, logs.text_offset, prompt)
+        told = "".join(logs.tokens)[ahead:]
+        if "\ufffd" not in told and not _squeezed(told).startswith(_squeezed(prompt + text)):
+            raise self._silent(f"tokens that do not spell the prompt: {told[:60]!r}")
         start, stop = len(prompt.rstrip()), len(prompt + text)
         values: list[Any] = []
         greedy, spans, before = True, False, 0
-        for i, (token, value, offset) in enumerate(
-            zip(logs.tokens, logs.token_logprobs, logs.text_offset, strict=True)
-        ):
+        for i, (token, value, place) in enumerate(zip(logs.tokens, logs.token_logprobs, logs.text_offset, strict=True)):
+            offset = place - ahead
             if offset >= stop or offset + len(token) <= start:
                 before += offset < start
                 continue
@@ -125,6 +128,19 @@ class Served:
             expected="/completions with echo and logprobs, as vLLM has it",
             cure="use such a server, or load the model here",
         )  # fmt: skip
+
+
+def _ahead(tokens: list[str], offsets: list[int], prompt: str) -> int:
+    """Characters of a token before the prompt (`<s>`) that the server counts in its offsets, as vLLM does."""
+    first = tokens[0]
+    counted = bool(first) and len(offsets) > 1 and offsets[1] - offsets[0] == len(first)
+    word = first.strip()
+    known = not word or "\ufffd" in word or prompt.lstrip().startswith(word)
+    return len(first) if counted and not known else 0
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
 
 
 def _dead(pair: tuple[str, str]) -> OptionScore:

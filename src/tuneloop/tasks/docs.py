@@ -127,6 +127,7 @@ def _item(task: Task, doc: Doc, number: int, origin: str) -> Item:
         )  # fmt: skip
     found.id = found.id or f"{number}"
     found.question = found.question or found.prompt
+    found.category, found.group = str(found.category), str(found.group)
     if not found.options or not found.gold or not 0 <= min(found.gold) <= max(found.gold) < len(found.options):
         raise DataError(373, "a row without options or without a right one", where=_where(origin, number))
     return found
