@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.answering import Replies, serving
 
-from tuneloop.config import EvalConfig, JudgeSpec, ModelConfig, TaskSpec
+from tuneloop.config import EvalConfig, JudgeSpec, LoopConfig, ModelConfig, TaskSpec
 from tuneloop.errors import DataError, PartialError, TuneloopError, UsageError
 from tuneloop.evaluate import Prompting, evaluate, harness
 from tuneloop.evaluate.export import export_samples
@@ -20,6 +20,7 @@ from tuneloop.evaluate.seeds import over_seeds
 from tuneloop.evaluate.stored import diff, judge_pairs, rescore
 from tuneloop.evaluate.tables import diff_lines, run_lines
 from tuneloop.records import Example, write_examples
+from tuneloop.rounds import run_rounds
 from tuneloop.store import read_json, read_table
 
 ROWS = 24
@@ -297,6 +298,9 @@ def test_an_answer_that_lm_eval_reads_in_two_ways_is_one_row() -> None:
     assert [r["score_exact_match/flexible"] for r in rows] == [1.0] * 5
 
 
-def test_tasks_of_lm_eval_have_no_halves() -> None:
+def test_tasks_of_lm_eval_have_no_halves(tmp_path: Path) -> None:
+    foreign = [{"task": "lm-eval:piqa"}]
+    with pytest.raises(UsageError, match="TL-141"):
+        run_rounds(LoopConfig.model_validate({"eval": {"tasks": foreign}}), tmp_path / "loop", 2)
     with pytest.raises(UsageError, match="TL-141"):
         harness.run_harness(TaskSpec(task="lm-eval:piqa"), EvalConfig(half="report"), None, None, 0)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,14 @@ from tuneloop.errors import PrerequisiteError, UsageError
 from tuneloop.evaluate.rows import QUICK_ROWS, Part, Row, blank, score, share_score
 from tuneloop.scoring import Scorer
 from tuneloop.scoring.harness import harness_model
-from tuneloop.tasks import HARNESS
+from tuneloop.tasks import HARNESS, foreign
 from tuneloop.tasks.build import LM_EVAL_SEED
 
 
 def run_harness(spec: TaskSpec, config: EvalConfig, scorer: Scorer, tokenizer: Any, few_shot: int) -> Part:
-    """Rows and scores of everything that the name stands for (a group has several tasks).
-
-    Raises UsageError 141 where halves of the rows are to be kept apart: lm-eval draws its rows itself.
-    """
+    """Rows and scores of everything that the name stands for (a group has several tasks)."""
     if config.half != "all":
-        raise UsageError(
-            141, f"the rows of {spec.task} cannot be halved: lm-eval reads them itself", where="eval.tasks",
-            expected="tasks of tuneloop in a loop, whose verdict reads rows that no round has read",
-            cure="score this task by itself: tuneloop eval --tasks " + spec.task,
-        )  # fmt: skip
+        check_halves([spec])
     limit = spec.limit or config.limit or (QUICK_ROWS if config.quick else None)
     lm, name = harness_model(scorer, tokenizer), spec.task.removeprefix(HARNESS)
     shots = spec.shots if spec.shots is not None else (few_shot or None)
@@ -41,6 +35,17 @@ def run_harness(spec: TaskSpec, config: EvalConfig, scorer: Scorer, tokenizer: A
     for entry in part.scores:
         say(f"{entry['task']} {entry['metric']}: {entry['value']:.4f}  n {entry['n']:,}")
     return part
+
+
+def check_halves(tasks: Sequence[TaskSpec]) -> None:
+    """Raises UsageError 141 for a task whose rows cannot be kept apart by halves: lm-eval reads them itself."""
+    for spec in tasks:
+        if foreign(spec.task):
+            raise UsageError(
+                141, f"the rows of {spec.task} cannot be halved: lm-eval reads them itself", where="eval.tasks",
+                expected="tasks of tuneloop in a loop, whose verdict reads rows that no round has read",
+                cure=f"leave it out, and score the tunes on it by itself: tuneloop eval --tasks {spec.task}",
+            )  # fmt: skip
 
 
 def _label(spec: TaskSpec, task: str, tasks: int) -> str:

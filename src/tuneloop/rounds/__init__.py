@@ -32,8 +32,11 @@ def run_rounds(
 ) -> Path:
     """Runs round 0 and up to `rounds` - 1 more into `out`; returns the folder of the verdict's loop.json.
 
-    Raises UsageError 103 without data, 191 when there is neither a pool nor a writer to take new rows from.
+    Raises UsageError 103 without data, 141 for tasks of lm-eval, 191 when there is neither a pool nor a writer to take new rows from.
     """
+    from tuneloop.evaluate.harness import check_halves
+
+    check_halves(config.eval.tasks)
     if not config.data.source:
         raise UsageError(103, "no data", where="data.source", expected="files, folders or hub names", cure="set it")
     if writer is None and config.generate.method == "weak_slices":
