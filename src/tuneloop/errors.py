@@ -92,12 +92,12 @@ class PartialError(TuneloopError):
 
 
 class Interrupted(TuneloopError):
-    """A signal stopped the run and its state was saved; exit code 130 (SIGINT) or 143 (SIGTERM)."""
+    """A signal stopped the run, whose state was saved if `saved`; exit code 130 (SIGINT) or 143 (SIGTERM)."""
 
-    def __init__(self, signum: int, *, where: str = "", cure: str = "") -> None:
+    def __init__(self, signum: int, *, where: str = "", cure: str = "", saved: bool = True) -> None:
         super().__init__(
             400 + signum,
-            f"stopped by signal {signum}; state saved",
+            f"stopped by signal {signum}; {'state saved' if saved else 'the last checkpoint stands, if there is one'}",
             where=where,
             cure=cure,
         )

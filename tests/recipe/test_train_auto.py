@@ -11,16 +11,20 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 from tests.recipe.tiny import tiny_data, tiny_examples, tiny_folder, tiny_model
 
 from tuneloop.config import ModelConfig, SweepConfig, TrainConfig
-from tuneloop.errors import Interrupted, UsageError
+from tuneloop.errors import Interrupted, PrerequisiteError, UsageError
+from tuneloop.models import load_shape
 from tuneloop.store import read_json, read_jsonl
 from tuneloop.train import train
 from tuneloop.train.batch import Item
 from tuneloop.train.finder import Found, accumulation
+from tuneloop.train.flops import shape_cost
 from tuneloop.train.memory import KINDS, count, peak, recommend
-from tuneloop.train.sweep import sweep
+from tuneloop.train.sweep import _try_ends, _yaml, sweep
+from tuneloop.train.trial import tried
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -179,3 +183,34 @@ def test_missing_tracker_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "trackio", None)
     with pytest.raises(PrerequisiteError, match="TL-222"), trackers(["trackio"], tmp_path, {}):
         pass
+
+
+def test_what_a_sweep_varies_is_not_measured_too() -> None:
+    base = TrainConfig.model_validate({"learning_rate": "auto", "gradient_accumulation_steps": "auto"})
+    found = tried(base, {"learning_rate": 3e-3})
+    assert (found.learning_rate, found.auto) == (3e-3, ["gradient_accumulation_steps"])
+    best = yaml.safe_load(_yaml(base, {"values": {"learning_rate": 3e-3}}))["train"]
+    assert TrainConfig.model_validate(best) == found
+
+
+@pytest.mark.parametrize(
+    ("key", "over"),
+    [
+        ("lora_r", {"low": 4, "high": 64}),
+        ("method", {"choices": ["full", "none"]}),
+        ("adam_beta2", {"low": 0, "high": 1}),
+    ],
+)
+def test_values_that_a_key_cannot_have_are_refused_before_a_trial(key: str, over: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="TL-251"):
+        _try_ends(SweepConfig.model_validate({"space": {key: over}}), TrainConfig())
+    _try_ends(SweepConfig.model_validate({"space": {"lora_r": {"low": 4, "high": 64, "whole": True}}}), TrainConfig())
+
+
+def test_a_shape_without_heads_or_a_model_that_is_not_there() -> None:
+    from transformers import MambaConfig
+
+    cost = shape_cost(MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=2, state_size=4), "full")
+    assert cost.square == 0 and cost.token > 0
+    with pytest.raises(PrerequisiteError, match="TL-20[27]"):
+        load_shape("no/such-model")

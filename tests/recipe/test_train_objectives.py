@@ -18,11 +18,13 @@ from tuneloop.store import read_jsonl
 from tuneloop.train import train
 from tuneloop.train.attention import NAME, register
 from tuneloop.train.batch import Item, pack, pad
+from tuneloop.train.distributed import World
 from tuneloop.train.objectives.distill import distill
-from tuneloop.train.objectives.kto import kto
+from tuneloop.train.objectives.kto import kto, mismatched
 from tuneloop.train.objectives.preference import dpo, orpo, simpo
 from tuneloop.train.objectives.reward import reward
 from tuneloop.train.objectives.sft import sft
+from tuneloop.train.run import prepare
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GOLDEN = Path(__file__).parent / "golden"
@@ -201,3 +203,29 @@ def test_adapter_on_a_four_bit_base(tmp_path: Path) -> None:
     losses = run(tmp_path, "out", shape="wide", method="lora", load_in_4bit=True, learning_rate=3e-2)
     assert losses[-1] < losses[0]
     AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out")
+
+
+def test_a_reward_model_is_merged_reads_padded_rows_and_is_trained_further(tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    run(tmp_path, "out", objective="reward", method="lora", merge=True)
+    assert (tmp_path / "out" / "manifest.json").is_file()
+    whole = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out" / "merged")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out" / "merged")
+    rows = tokenizer(["w1 w2 w3", "w4"], padding=True, return_tensors="pt")
+    both = whole(**{k: rows[k] for k in ("input_ids", "attention_mask")}).logits
+    alone = whole(input_ids=tokenizer("w4", return_tensors="pt").input_ids).logits
+    assert torch.allclose(both[1], alone[0], atol=1e-5)
+    config = TrainConfig(**SHORT, objective="reward", method="lora")
+    model = ModelConfig(name=str(tmp_path / "base"), adapter=str(tmp_path / "out"))
+    trainer, _ = prepare(config, model, tmp_path / "data", tmp_path / "more", World())
+    moving = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad]
+    assert any("score" in name for name in moving) and any("lora_" in name for name in moving)
+
+
+def test_a_borrowed_answer_never_passes_the_context() -> None:
+    long = Item("a", [*range(60), 1, 2], [False] * 60 + [True] * 2, 1.0)
+    other = Item("b", [3, *range(60)], [False, *[True] * 60], 1.0)
+    found = mismatched(long, other, 64)
+    assert found.input_ids == [*range(60), 0, 1, 2, 3] and found.trained == [False] * 60 + [True] * 4
+    assert mismatched(other, long, 64).input_ids == [3, 1, 2]

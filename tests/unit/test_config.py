@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from tuneloop.config import load
+from tuneloop.config import TrainConfig, load
 from tuneloop.config.load import _read_yaml
 from tuneloop.errors import UsageError
 
@@ -113,3 +115,22 @@ def test_auto_and_the_trainer_spellings_are_read() -> None:
 def test_numbers_that_no_run_can_use(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=said):
         load(_write(tmp_path, f"train: {{{text}}}\n"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"objective": "reward", "eval_samples": 2},
+        {"objective": "reward", "eval_tasks": ["arc_easy"]},
+        {"batch_tokens": 64, "gradient_accumulation_steps": 2},
+        {"batch_tokens": 64, "gradient_accumulation_steps": "auto"},
+    ],
+)
+def test_settings_that_cannot_stand_together(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        TrainConfig.model_validate(settings)
+
+
+def test_nothing_is_measured_by_a_null() -> None:
+    assert TrainConfig.model_validate({"auto": [], "learning_rate": "auto"}).auto == ["learning_rate"]
+    assert TrainConfig.model_validate({"auto": None, "learning_rate": "auto"}).auto == ["learning_rate"]

@@ -6,9 +6,11 @@ import pytest
 import torch
 from tests.recipe.tiny import tiny_model, tiny_tokenizer
 
+from tuneloop.config import TrainConfig
 from tuneloop.errors import PartialError, UsageError
 from tuneloop.train import guards
 from tuneloop.train.batch import Item
+from tuneloop.train.distributed import check_together
 from tuneloop.train.guards import PATIENCE, Explosion, check
 
 
@@ -72,3 +74,25 @@ def test_exploded_loss_stops_and_a_spike_does_not() -> None:
         guard.see(20.0, step, "here")
     with pytest.raises(PartialError, match="TL-421"):
         guard.see(20.0, PATIENCE - 1, "here")
+
+
+def test_settings_that_do_nothing_are_named() -> None:
+    def named(processes: int = 1, valid: bool = True, **settings: object) -> list[str]:
+        return [w.where for w in guards.unused(TrainConfig.model_validate(settings), processes, valid)]
+
+    assert named() == [] and named(method="full", dtype="bfloat16", bf16_update="stochastic") == []
+    assert named(method="full", merge=True, use_dora=True) == ["train.merge", "train.use_dora"]
+    assert named(parallel="fsdp") == ["train.parallel"] and named(2, parallel="fsdp") == []
+    assert named(bf16_update="stochastic") == ["train.bf16_update"]
+    assert named(objective="orpo", label_smoothing_factor=0.1) == ["train.label_smoothing_factor"]
+    assert named(valid=False, early_stopping_patience=1, eval_samples=2) == [
+        "train.eval_samples",
+        "train.early_stopping_patience",
+    ]
+
+
+def test_processes_that_would_round_by_their_own_chance_are_refused() -> None:
+    config = TrainConfig(bf16_update="stochastic")
+    check_together(config, 1)
+    with pytest.raises(UsageError, match="TL-244"):
+        check_together(config, 2)

@@ -103,7 +103,7 @@ class TrainConfig(Section):
         value = dict(value)
         asked = [key for key in AUTO if value.get(key) == "auto"]
         if asked:
-            value["auto"] = [*value.get("auto", []), *asked]
+            value["auto"] = [*(value.get("auto") or []), *asked]
             value = {key: inner for key, inner in value.items() if key not in asked}
         again = {True: "full", False: "none", "off": "none"}
         if "gradient_checkpointing" in value and not isinstance(value["gradient_checkpointing"], list | dict):
@@ -132,4 +132,8 @@ class TrainConfig(Section):
             raise ValueError("pass_tokens says how large a pass is: per_device_train_batch_size cannot be auto")
         if self.load_in_4bit and self.method != "lora":
             raise ValueError("load_in_4bit trains an adapter: method must be lora")
+        if self.objective == "reward" and (self.eval_samples or self.eval_tasks):
+            raise ValueError("a reward model writes and scores no answers: leave out eval_samples and eval_tasks")
+        if self.batch_tokens and (self.gradient_accumulation_steps > 1 or "gradient_accumulation_steps" in self.auto):
+            raise ValueError("batch_tokens says how large a step is: leave out gradient_accumulation_steps")
         return self

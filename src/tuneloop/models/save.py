@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.errors import PartialError
+from tuneloop.store import read_json
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
@@ -31,7 +32,8 @@ def merge_folder(folder: Path, out: Path) -> dict[str, float]:
     """Merges a saved adapter in float32 and writes the full model: {'gap': largest logit difference}."""
     from tuneloop.models.load import load_model, load_tokenizer
 
-    model = load_model(str(folder), dtype="float32", device="cpu")
+    classifier = read_json(folder / "adapter_config.json").get("task_type") == "SEQ_CLS"
+    model = load_model(str(folder), dtype="float32", device="cpu", kind="reward" if classifier else "causal")
     return {"gap": merge_adapter(model, load_tokenizer(str(folder)), out)}
 
 
@@ -41,7 +43,6 @@ def merge_adapter(model: Any, tokenizer: Any, out: Path, *, bound: float = 1e-3)
     `bound` is relative to the largest logit. Raises PartialError 410 above it; the adapter is kept in any case.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     ids = torch.arange(5, 37).remainder(model.config.vocab_size)[None].to(model.device)
     with torch.no_grad():
@@ -49,7 +50,7 @@ def merge_adapter(model: Any, tokenizer: Any, out: Path, *, bound: float = 1e-3)
         merged = model.merge_and_unload()
         merged.save_pretrained(out)
         tokenizer.save_pretrained(out)
-        again: Any = AutoModelForCausalLM.from_pretrained(out, dtype=merged.dtype)
+        again: Any = type(merged).from_pretrained(out, dtype=merged.dtype)
         again = again.to(ids.device).eval()
         after = again(ids).logits.float()
     gap = (before - after).abs().max().item()

@@ -32,7 +32,8 @@ def run_rounds(
 ) -> Path:
     """Runs round 0 and up to `rounds` - 1 more into `out`; returns the folder of the verdict's loop.json.
 
-    Raises UsageError 103 without data, 141 for tasks of lm-eval, 191 when there is neither a pool nor a writer to take new rows from.
+    Raises UsageError 103 without data, 141 for tasks of lm-eval, 191 when there is neither a pool nor a writer to
+    take new rows from.
     """
     from tuneloop.evaluate.harness import check_halves
 

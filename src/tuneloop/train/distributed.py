@@ -154,7 +154,7 @@ def devices_there(device: str) -> int:
 
 
 def check_devices(config: TrainConfig, device: str) -> None:
-    """Raises PrerequisiteError 220 for more processes than devices, UsageError 244 for an optimiser without shards."""
+    """Raises PrerequisiteError 220 for more processes than devices, UsageError 244 as `check_together`."""
     there = devices_there(device)
     if config.devices > there:
         raise PrerequisiteError(
@@ -163,6 +163,18 @@ def check_devices(config: TrainConfig, device: str) -> None:
             where="train.devices",
             expected=f"at most {there} ({'GPUs' if device == 'cuda' else 'processor cores'} of this machine)",
             cure=f"--devices {there}, or torchrun over several machines",
+        )
+    check_together(config, config.devices)
+
+
+def check_together(config: TrainConfig, processes: int) -> None:
+    """Raises UsageError 244 for an update that several processes cannot make alike, or not of shards."""
+    if config.bf16_update == "stochastic" and processes > 1:
+        raise UsageError(
+            244,
+            "every process would round its copy of the weights by its own chance",
+            where="train.bf16_update",
+            cure="--set train.bf16_update=master, or --devices 1",
         )
     optim = str(getattr(config, "optim", SHARDABLE[0]))
     if config.parallel == "fsdp" and optim not in SHARDABLE:

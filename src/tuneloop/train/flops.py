@@ -38,8 +38,8 @@ def cost_of(network: Any) -> Cost:
     outside = {id(p) for part in (network.get_input_embeddings(), head) if part is not None for p in part.parameters()}
     token = sum(_operations(p) for p in network.parameters() if id(p) not in outside and p.ndim >= 2)
     trained = _operations(head.weight) if head is not None else 0.0
-    heads = int(config.num_attention_heads)
-    width = heads * int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    heads = int(getattr(config, "num_attention_heads", 0) or 0)  # none in state-space models
+    width = heads * int(getattr(config, "head_dim", None) or config.hidden_size // max(1, heads))
     # Two products of n x n x width, half of them masked, once forward and twice backward.
     return Cost(token, trained, 6.0 * width * int(config.num_hidden_layers))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tuneloop.config import TrainConfig
 from tuneloop.console import warn
 from tuneloop.errors import DataError, PartialError, TuneloopError, UsageError
 from tuneloop.models import eos_ids
@@ -96,6 +97,33 @@ def _rate(rate: float, usual: float) -> TuneloopError | None:
         expected=f"{usual / FAR:.2g} to {usual * FAR:.2g} for this method and size",
         cure="--set train.learning_rate=auto measures it on your data",
     )
+
+
+def unused(config: TrainConfig, processes: int, valid: bool) -> list[TuneloopError]:
+    """Warnings for settings that do nothing in this run."""
+    full, adapter = config.method == "full", config.method == "lora"
+    alone, sharded = processes == 1, config.parallel == "fsdp" and processes > 1
+    table: list[tuple[str, Any, bool, str]] = [
+        ("merge", config.merge, full, "method full, which writes the whole model anyway"),
+        ("use_dora", config.use_dora, full, "method full"),
+        ("use_rslora", config.use_rslora, full, "method full"),
+        ("loraplus_lr_ratio", config.loraplus_lr_ratio != 1, full, "method full"),
+        ("parallel", config.parallel == "fsdp", alone, "one process"),
+        ("torch_compile", config.torch_compile, sharded, "shards"),
+        ("bf16_update", config.bf16_update == "stochastic", adapter or config.dtype == "float32", "float32 weights"),
+        ("label_smoothing_factor", config.label_smoothing_factor, config.objective not in ("sft", "dpo"), "this loss"),
+        ("z_loss", config.z_loss, config.objective != "sft", "this loss"),
+        ("eval_samples", config.eval_samples, not valid, "data without a valid split"),
+        ("early_stopping_patience", config.early_stopping_patience, not valid and not config.eval_tasks,
+         "data without a valid split"),
+    ]  # fmt: skip
+    return [
+        UsageError(
+            256, f"{key} has no effect with {why}", where=f"train.{key}", cure="leave it out; nothing else changes"
+        )
+        for key, asked, idle, why in table
+        if asked and idle
+    ]
 
 
 def _emulated_bfloat16(network: Any) -> TuneloopError | None:

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from tuneloop.config import TrainConfig
 from tuneloop.console import say
 from tuneloop.errors import DataError
 from tuneloop.prompts import encode, encode_pair
@@ -87,6 +88,14 @@ def pair(example: Example, tokenizer: Any) -> Item:
     return Item(
         example.id, ids + others[end:], chosen.trained + rejected.trained[end:], example.weight, fork=(end, len(ids))
     )
+
+
+def steps_of(config: TrainConfig, items: list[Item], size: int) -> list[list[int]]:
+    """The examples of every step: `size` of them, or as many as `batch_tokens` holds."""
+    if config.batch_tokens is None:
+        return plan_steps(len(items), size, config.num_train_epochs, config.max_steps, config.seed)
+    lengths = [len(item.input_ids) for item in items]
+    return plan_tokens(lengths, config.batch_tokens, config.num_train_epochs, config.max_steps, config.seed)
 
 
 def plan_steps(count: int, batch: int, epochs: float, max_steps: int | None, seed: int) -> list[list[int]]:

@@ -16,6 +16,8 @@ from tuneloop.console import is_quiet, say
 from tuneloop.errors import Interrupted, PartialError, TuneloopError
 from tuneloop.store import read_json, write_json
 
+PATIENCE_S = 600  # a process may be inside a long step or evaluation when a signal comes, and saves behind it
+
 
 def launch(config: TrainConfig, model: ModelConfig, data: Path, out: Path, *, overwrite: bool) -> None:
     """Runs the train stage in `config.devices` processes and returns when it is done.
@@ -44,12 +46,15 @@ def launch(config: TrainConfig, model: ModelConfig, data: Path, out: Path, *, ov
             max_restarts=config.max_restarts,
             monitor_interval=0.2,
             logs_specs=logs,
+            shutdown_timeout=PATIENCE_S,
         )
         try:
             elastic_launch(settings, sys.executable)("-m", "tuneloop.train.worker", str(folder))
         except SignalException as stopped:
             number = int(stopped.sigval)
-            raise Interrupted(number, where=str(out), cure="run the same command again: it resumes") from None
+            _raise_told(folder)
+            cure = "run the same command again: it resumes"
+            raise Interrupted(number, where=str(out), cure=cure, saved=False) from None
         except ChildFailedError as lost:
             _raise_told(folder)
             raise _lost(config, out, lost) from None

@@ -16,7 +16,7 @@ from tuneloop.errors import Interrupted
 from tuneloop.store import append_jsonl, read_jsonl, write_text
 from tuneloop.train import checkpoint
 from tuneloop.train.guards import Explosion
-from tuneloop.train.items import plan_steps, plan_tokens
+from tuneloop.train.items import steps_of
 from tuneloop.train.optim import Optimizer
 from tuneloop.train.quicken import quicken
 from tuneloop.train.state import State, Trainer
@@ -80,11 +80,7 @@ def fit(t: Trainer, told: Told | None = None) -> State:
 
 def _plan(t: Trainer) -> list[list[int]]:
     """The examples of every step."""
-    config = t.config
-    if config.batch_tokens is None:
-        return plan_steps(len(t.train), t.step_size, config.num_train_epochs, config.max_steps, config.seed)
-    lengths = [len(item.input_ids) for item in t.train]
-    return plan_tokens(lengths, config.batch_tokens, config.num_train_epochs, config.max_steps, config.seed)
+    return steps_of(t.config, t.train, t.step_size)
 
 
 def _stale(config: TrainConfig, state: State) -> bool:

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tuneloop.config import TrainConfig
-from tuneloop.models import locate
+from tuneloop.models import load_shape
 from tuneloop.train.activations import keeping, recompute
 from tuneloop.train.attention import NAME, register, why_not
 from tuneloop.train.batch import Item
@@ -204,9 +204,9 @@ def _bare(shape: Any, config: TrainConfig, dtype: torch.dtype) -> Any:
 def _teacher(config: TrainConfig, dtype: torch.dtype) -> Any:
     if config.teacher is None:
         return None
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    found = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(locate(config.teacher)), dtype=dtype)
+    found = AutoModelForCausalLM.from_config(load_shape(config.teacher), dtype=dtype)
     return found.requires_grad_(False)
 
 

@@ -11,14 +11,14 @@ import torch
 
 from tuneloop.config import ModelConfig, TrainConfig
 from tuneloop.console import say
-from tuneloop.models import context_length, load_tokenizer, locate, pick_device, pick_dtype
+from tuneloop.models import context_length, load_shape, load_tokenizer, pick_device, pick_dtype
 from tuneloop.prompts import apply_template
 from tuneloop.records import read_examples
 from tuneloop.store import require_run
 from tuneloop.train import memory
 from tuneloop.train.batch import Item
 from tuneloop.train.flops import shape_cost
-from tuneloop.train.items import load_items, plan_steps
+from tuneloop.train.items import load_items, steps_of
 from tuneloop.train.probe import probe
 
 
@@ -70,7 +70,8 @@ def plan(config: TrainConfig, model: ModelConfig, data: Path, *, confirm: bool =
         return memory.corrected(many, one, int(probed["peak_bytes"]))
 
     best = memory.recommend(step, expect, int(memory.ROOM * free))
-    steps = len(plan_steps(len(found.items), step, config.num_train_epochs, config.max_steps, config.seed))
+    planned = steps_of(config, found.items, step)
+    steps = len(planned)
     result: dict[str, Any] = {
         "device": found.device,
         "dtype": str(found.dtype).removeprefix("torch."),
@@ -90,25 +91,25 @@ def plan(config: TrainConfig, model: ModelConfig, data: Path, *, confirm: bool =
     if confirm:
         chosen = config.model_copy(update={"per_device_train_batch_size": best})
         timed = result["confirmed"] = probe(chosen, model, data, best)
-    result["seconds"] = _seconds(found, config, timed, steps, step)
+    result["seconds"] = _seconds(found, config, timed, planned)
     return result
 
 
-def _seconds(found: Setting, config: TrainConfig, timed: dict[str, Any], steps: int, step: int) -> float:
+def _seconds(found: Setting, config: TrainConfig, timed: dict[str, Any], planned: list[list[int]]) -> float:
     """Arithmetic of all steps at the rate of the probe, and of the valid split (a third of it: no backward pass)."""
     cost = shape_cost(found.shape, config.method)
     each = cost.step(found.items) / max(1, len(found.items))
     valid = sum(1 for _ in read_examples(found.data, "valid"))
-    evaluations = math.ceil(steps / config.eval_steps) if config.eval_steps else math.ceil(config.num_train_epochs)
-    work = each * (steps * min(step, len(found.items)) + evaluations * valid / 3)
+    evaluations = (
+        math.ceil(len(planned) / config.eval_steps) if config.eval_steps else math.ceil(config.num_train_epochs)
+    )
+    work = each * (sum(len(step) for step in planned) + evaluations * valid / 3)
     return float(work * timed["seconds"] / timed["flops"])
 
 
 def setting(config: TrainConfig, model: ModelConfig, data: Path) -> Setting:
-    from transformers import AutoConfig
-
     require_run(data, "data")
-    shape = AutoConfig.from_pretrained(locate(model.name), trust_remote_code=False)
+    shape = load_shape(model.name, model.revision)
     tokenizer = load_tokenizer(model.name, revision=model.revision)
     if model.template or any(e.messages for e in read_examples(data, "train")):
         apply_template(tokenizer, model.template)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from tuneloop.train.distributed import (
     World,
     check_devices,
     check_same_start,
+    check_together,
     joined,
     opened,
     shard,
@@ -79,6 +81,8 @@ def train(
         inputs["adapter"] = model.adapter
     settings: dict[str, Any] = {"config": {"train": config.model_dump(), "model": model.model_dump()}}
     settings |= {"stage": "model", "inputs": inputs, "overwrite": overwrite}
+    if started_by_torchrun():
+        check_together(config, int(os.environ["WORLD_SIZE"]))
     with joined(config, device) as world, opened(world, out, **settings) as run:
         if run.state == "done":
             say(f"{out}: finished before, skipped")
@@ -102,6 +106,8 @@ def prepare(config: TrainConfig, model: ModelConfig, data: Path, out: Path, worl
     if config.gradient_checkpointing == "none":  # who computes layers again wants memory more than time
         keep_memory()
     network = _network(config, model, world)
+    if config.objective == "reward" and network.config.pad_token_id is None:
+        network.config.pad_token_id = tokenizer.pad_token_id  # a saved classifier finds the ends of padded rows by it
     length = min(config.max_length or 10**9, context_length(network, tokenizer))
     packing = config.packing and _packs(network, length)
     dropped = out / "dropped.jsonl" if world.first else None
@@ -124,6 +130,7 @@ def prepare(config: TrainConfig, model: ModelConfig, data: Path, out: Path, worl
         say(f"learning_rate {usual:g}: {reason}")
     rate = config.learning_rate or usual
     guards.say_all(guards.check(network, tokenizer, items["train"], rate, usual))
+    guards.say_all(guards.unused(config, world.size, bool(items["valid"])))
     if not items["valid"]:
         say("no valid split: the weights of the last step are kept")
     _introduce(network, items, config)
@@ -170,9 +177,14 @@ def _network(config: TrainConfig, model: ModelConfig, world: World) -> Any:
         )
     say("the adapter is trained further; its own rank and target modules hold")
     for name, weight in network.named_parameters():
-        weight.requires_grad = "lora_" in name
+        weight.requires_grad = "lora_" in name or ".modules_to_save." in name
         if weight.requires_grad:
             weight.data = weight.data.float()
+    if not any(weight.requires_grad for weight in network.parameters()):
+        raise UsageError(
+            241, "the adapter has no LoRA weights to train", where=model.adapter or model.name,
+            expected="an adapter of PEFT's type LORA", cure="start from its base",
+        )  # fmt: skip
     return network
 
 

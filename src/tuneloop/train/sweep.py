@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from tuneloop.config import ModelConfig, SweepConfig, TrainConfig
 from tuneloop.config.sweep import Range
 from tuneloop.console import progress, say
 from tuneloop.errors import Interrupted, PartialError, UsageError, nearest
-from tuneloop.models import locate
+from tuneloop.models import load_shape, locate
 from tuneloop.records import read_examples
 from tuneloop.store import open_run, read_json, require_run, write_json, write_text
 from tuneloop.train.schedule import auto_rate
-from tuneloop.train.trial import open_study
+from tuneloop.train.trial import open_study, tried
 
 DONE = ("COMPLETE", "PRUNED")
 
@@ -68,17 +69,35 @@ def _checked(config: SweepConfig, train: TrainConfig, model: ModelConfig, data: 
             253, "a trial runs on one device", where="train.devices", cure="--jobs N runs trials side by side"
         )
     if config.space:
+        _try_ends(config, train)
         return config
     rate = train.learning_rate or auto_rate(train.method, _parameters(model))[0]
     say(f"no space given: learning_rate from {rate / 10:.2g} to {rate * 10:.2g}, logarithmic")
     return config.model_copy(update={"space": {"learning_rate": Range(low=rate / 10, high=rate * 10, log=True)}})
 
 
+def _try_ends(config: SweepConfig, train: TrainConfig) -> None:
+    """Raises UsageError 251 where a value that may be drawn is none that the key can have."""
+    for key, over in config.space.items():
+        values: list[Any] = list(over.choices or [])
+        if over.low is not None and over.high is not None:
+            inside = over.low + (over.high - over.low) * 0.37
+            values = [over.low, over.high, round(inside) if over.whole else inside]
+        for value in values:
+            try:
+                tried(train, {key: value})
+            except ValidationError as error:
+                raise UsageError(
+                    251, f"{key} cannot be {value!r}: {error.errors()[0]['msg']}", where=f"sweep.space.{key}",
+                    cure="whole: true draws whole numbers; else move the ends or the choices",
+                ) from error  # fmt: skip
+
+
 def _parameters(model: ModelConfig) -> int:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        return int(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(locate(model.name))).num_parameters())
+        return int(AutoModelForCausalLM.from_config(load_shape(model.name, model.revision)).num_parameters())
 
 
 def _finished(study: Any) -> int:
@@ -131,7 +150,10 @@ def _stop(workers: list[subprocess.Popen[bytes]]) -> None:
     for worker in workers:
         worker.terminate()
     for worker in workers:
-        worker.wait(timeout=120)
+        try:
+            worker.wait(timeout=120)
+        except subprocess.TimeoutExpired:  # its last checkpoint stands
+            worker.kill()
 
 
 def summary(study: Any, config: SweepConfig, train: TrainConfig) -> dict[str, Any]:
@@ -170,6 +192,9 @@ def _yaml(train: TrainConfig, best: dict[str, Any]) -> str:
     import yaml
 
     changed = {**train.model_dump(exclude_defaults=True), **best["values"]}
+    changed["auto"] = [key for key in train.auto if key not in best["values"]]
+    if not changed["auto"]:
+        del changed["auto"]
     return yaml.safe_dump({"train": changed}, sort_keys=False)
 
 

@@ -100,7 +100,7 @@ def run_trial(
                 raise Stopped
 
     try:
-        train(TrainConfig(**{**base.model_dump(), **values}), model, data, out, told=told)
+        train(tried(base, values), model, data, out, told=told)
     except Stopped:
         study.tell(trial, state=TrialState.PRUNED)
     except Interrupted:
@@ -112,9 +112,20 @@ def run_trial(
         trial.set_user_attr("stopped", error.what)
         study.tell(trial, state=TrialState.PRUNED)
     else:
-        study.tell(trial, float(read_json(out / "manifest.json")["best_metric"]["value"]))
+        value = read_json(out / "manifest.json")["best_metric"]["value"]
+        if value is None:
+            trial.set_user_attr("stopped", f"no valid row could be measured by {metric}")
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, float(value))
     for path in out.glob("checkpoint-*"):
         shutil.rmtree(path)
+
+
+def tried(base: TrainConfig, values: dict[str, Any]) -> TrainConfig:
+    """The config of a trial: what is varied is not measured (`auto`) as well."""
+    left = [key for key in base.auto if key not in values]
+    return TrainConfig(**{**base.model_dump(), **values, "auto": left})
 
 
 def main(folder: Path, worker: int) -> int:

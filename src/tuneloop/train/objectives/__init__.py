@@ -22,7 +22,7 @@ def build(config: TrainConfig, teacher: Any = None) -> Objective:
         "dpo": lambda: dpo(config.beta, config.label_smoothing_factor),
         "orpo": lambda: orpo(config.beta),
         "simpo": lambda: simpo(config.beta, config.simpo_gamma),
-        "kto": lambda: kto(config.beta, config.desirable_weight, config.undesirable_weight),
+        "kto": lambda: kto(config.beta, config.desirable_weight, config.undesirable_weight, config.max_length),
         "reward": lambda: reward(config.center_rewards_coefficient),
         "distill": lambda: distill(teacher, config.distill_beta, config.distill_temperature),
     }

@@ -12,7 +12,7 @@ from tuneloop.train.objectives.reference import Passes, text_sums
 from tuneloop.train.objectives.tokens import text_log_probs
 
 
-def kto(beta: float, desirable_weight: float, undesirable_weight: float) -> Objective:
+def kto(beta: float, desirable_weight: float, undesirable_weight: float, max_length: int | None = None) -> Objective:
     """The divergence from the reference is estimated over the whole step, on each prompt with another's answer.
 
     The answer is that of the example before it in the data, so that the reference is known before the first step.
@@ -22,7 +22,9 @@ def kto(beta: float, desirable_weight: float, undesirable_weight: float) -> Obje
     shift = {"kl": 0.0}
 
     def before(model: Any, items: list[Item], passes: Passes) -> None:
-        others = {item.id: mismatched(item, items[i - 1]) for i, item in enumerate(items)}
+        most = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
+        room = min(max_length or 10**9, most)
+        others = {item.id: mismatched(item, items[i - 1], room) for i, item in enumerate(items)}
         strangers.update(others)
         reference.update(text_sums(model, [*items, *others.values()], passes))
 
@@ -45,13 +47,13 @@ def kto(beta: float, desirable_weight: float, undesirable_weight: float) -> Obje
     return Objective("kto", outcome, examples, note=note, before=before)
 
 
-def mismatched(item: Item, other: Item) -> Item:
-    """The prompt of one example with the answer of another."""
+def mismatched(item: Item, other: Item, room: int) -> Item:
+    """The prompt of one example with the answer of another, cut to `room` tokens in all as TRL cuts it."""
     start, cut = _answer(item), _answer(other)
     return Item(
         f"{item.id}/{other.id}",
-        item.input_ids[:start] + other.input_ids[cut:],
-        item.trained[:start] + other.trained[cut:],
+        (item.input_ids[:start] + other.input_ids[cut:])[:room],
+        (item.trained[:start] + other.trained[cut:])[:room],
         1.0,
     )
 
