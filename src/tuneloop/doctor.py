@@ -102,7 +102,7 @@ def _trained_tokens(items: list[Item]) -> Check:
 def gradients(t: Trainer, items: list[Item]) -> torch.Tensor:
     """[weights] the gradient of one step, in one line."""
     optimizer = Optimizer(t.model, t.config, t.rate)
-    t.model.train()
+    t.model.eval()  # a layout is compared without the chance of dropout
     backward(t, optimizer, items)
     t.world.add_gradients(optimizer.masters)
     found = [m.grad.detach().reshape(-1).clone() for m in optimizer.masters if m.grad is not None]
@@ -204,7 +204,7 @@ def _same_tokens(rows: list[Example], tokenizer: Any, folder: Path) -> list[Chec
     saved = sum(ids != encode(row, again).input_ids for row, ids in zip(chats, trained, strict=True))
     asked = 0
     for row, ids in zip(chats, trained, strict=True):
-        prompt = encode_prompt((row.messages or [])[:-1], again)
+        prompt = encode_prompt((row.messages or [])[:-1], again, row.tools)
         asked += ids[: len(prompt)] != prompt
     checks = [("saved tokenizer", saved), ("chat", asked)]
     return [*(Check(5, f"{what} {n}", "BROKEN" if v else "holds", str(v), "0") for n, v in checks), _server()]

@@ -15,7 +15,7 @@ import yaml
 from tests.recipe.tiny import tiny_data, tiny_examples, tiny_folder, tiny_model
 
 from tuneloop.config import ModelConfig, SweepConfig, TrainConfig
-from tuneloop.errors import Interrupted, PrerequisiteError, UsageError
+from tuneloop.errors import DataError, Interrupted, PrerequisiteError, UsageError
 from tuneloop.models import load_shape
 from tuneloop.store import read_json, read_jsonl
 from tuneloop.train import train
@@ -214,3 +214,10 @@ def test_a_shape_without_heads_or_a_model_that_is_not_there() -> None:
     assert cost.square == 0 and cost.token > 0
     with pytest.raises(PrerequisiteError, match="TL-20[27]"):
         load_shape("no/such-model")
+
+
+def test_a_loss_that_is_no_number_at_once_has_no_rate(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuneloop.train.finder._step_at", lambda *_: None)
+    config = TrainConfig.model_validate({"method": "full", "learning_rate": "auto", "max_steps": 1})
+    with pytest.raises(DataError, match="TL-353"):
+        train(config, ModelConfig(name=str(folders / "base")), folders / "data", folders / "no-rate")

@@ -53,7 +53,7 @@ def learning_rate(t: Trainer) -> Found:
             if curve[-1][1] > 1.5 * min(value for _, value in curve) and i > 8:
                 break
             bar.advance(1)
-    lowest = min(range(len(curve)), key=lambda i: curve[i][1])
+    lowest = min(range(len(curve)), key=lambda i: curve[i][1], default=0)
     if lowest < 3:
         raise DataError(
             353,

@@ -79,7 +79,8 @@ def _asks(example: Example) -> bool:
 
 def _sample(example: Example, tokenizer: Any) -> tuple[str, list[int], str]:
     if example.messages:
-        return example.id, encode_prompt(example.messages[:-1], tokenizer), str(example.messages[-1]["content"])
+        *asked, answer = example.messages
+        return example.id, encode_prompt(asked, tokenizer, example.tools), str(answer["content"])
     return example.id, list(tokenizer(example.prompt)["input_ids"]), str(example.completion or "").strip()
 
 
