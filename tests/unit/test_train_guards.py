@@ -91,8 +91,8 @@ def test_settings_that_do_nothing_are_named() -> None:
     ]
 
 
-def test_processes_that_would_round_by_their_own_chance_are_refused() -> None:
-    config = TrainConfig(bf16_update="stochastic")
-    check_together(config, 1)
-    with pytest.raises(UsageError, match="TL-244"):
-        check_together(config, 2)
+def test_what_several_processes_cannot_do_is_refused() -> None:
+    for config in (TrainConfig(bf16_update="stochastic"), TrainConfig(objective="reward", parallel="fsdp")):
+        check_together(config, 1)
+        with pytest.raises(UsageError, match="TL-244"):
+            check_together(config, 2)

@@ -176,6 +176,13 @@ def check_together(config: TrainConfig, processes: int) -> None:
             where="train.bf16_update",
             cure="--set train.bf16_update=master, or --devices 1",
         )
+    if config.parallel == "fsdp" and config.objective == "reward" and processes > 1:
+        raise UsageError(
+            244,
+            "a reward model's head is read beside the decoder, and needs whole weights",
+            where="train.parallel",
+            cure="--set train.parallel=ddp",
+        )
     optim = str(getattr(config, "optim", SHARDABLE[0]))
     if config.parallel == "fsdp" and optim not in SHARDABLE:
         raise UsageError(
