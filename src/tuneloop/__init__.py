@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-# torch then aligns large blocks on the CPU to pages and asks for huge ones. It reads this at its first block. Measured
-# on glibc 2.36, which cannot fit a freed block aligned to 64 bytes into a request of its own size: 25 % less memory at
-# the peak of a training step, at the same speed.
+# torch then aligns large blocks on the CPU to pages and asks for huge ones; it reads this at its first block. On glibc
+# 2.36 a training step had 25 % less memory at its peak (docs/training.md has the figures).
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"

@@ -246,3 +246,8 @@ def test_a_quick_run_says_what_it_can_detect(
     for entry in read_json(out / "scores.json")["scores"]:
         assert 0.2 < entry["detectable"] < 1.0  # six rows show little
     assert "detectable 0." in capsys.readouterr().err
+
+
+def test_room_for_an_answer_is_the_same_after_a_config_was_written_and_read() -> None:
+    config = EvalConfig.model_validate(EvalConfig().model_dump())
+    assert config == EvalConfig() and config.max_new_tokens is None

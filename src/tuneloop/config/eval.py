@@ -52,7 +52,9 @@ class EvalConfig(Section):
     shots_seed: Seed = Field(0, description="which rows become shots")
     batch_tokens: int | None = Field(None, ge=64, description="tokens in one forward pass; default: what memory allows")
     max_length: int | None = Field(None, ge=8)
-    max_new_tokens: int = Field(64, ge=1)
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="None: what the longest right answer takes and 8 more, at most 64 (a server: 64)"
+    )
     generate_limit: int = Field(
         200,
         ge=0,

@@ -16,6 +16,7 @@ from tuneloop.lm import LM, generate, prompt_room
 from tuneloop.records import Example
 from tuneloop.text import normalise
 
+MOST = 64  # tokens of an answer where nothing is asked for
 DEFAULT = ["exact_match", "rouge_l", "similarity"]
 CORPUS = ("bleu", "chrf")
 
@@ -100,12 +101,13 @@ def run_written(
 
 
 def _room(split: Split, examples: list[Example]) -> int:
-    """Tokens that an answer may have: what is asked for, else no more than the longest right answer takes and a few."""
-    config = split.config
-    if split.tokenizer is None or "max_new_tokens" in config.model_fields_set:
-        return config.max_new_tokens
+    """Tokens that an answer may have (`eval.max_new_tokens`)."""
+    if split.config.max_new_tokens is not None:
+        return split.config.max_new_tokens
+    if split.tokenizer is None:
+        return MOST
     longest = max((len(split.tokenizer(answer_of(e))["input_ids"]) for e in examples), default=0)
-    return min(config.max_new_tokens, longest + 8)
+    return min(MOST, longest + 8)
 
 
 def grade(part: Part, task: str, names: Sequence[str], judge: Judge | None = None, **known: Any) -> None:

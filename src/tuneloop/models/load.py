@@ -82,29 +82,22 @@ def _pretrained(loader: Any, name: str, **settings: Any) -> Any:
     try:
         return loader.from_pretrained(target, trust_remote_code=False, **settings)
     except (OSError, ValueError) as error:
-        raise _unknown(name, error) from error
+        root = os.environ.get("TUNELOOP_MODELS")
+        near = nearest(key(name), [p.name for p in Path(root).iterdir()]) if root and Path(root).is_dir() else ""
+        raise PrerequisiteError(
+            207,
+            f"unknown model '{name}' ({type(error).__name__})",
+            where="not a folder, no local copy, and not reachable on the hub",
+            expected=near or "a folder, a hub name, or 'world'",
+            cure="check the name, go online, or set TUNELOOP_MODELS to a folder of local copies",
+        ) from error
 
 
 def load_shape(name: str, revision: str | None = None) -> Any:
-    """A model's config, without its weights. Raises PrerequisiteError 207."""
+    """A model's config, without its weights. Raises PrerequisiteError 207 and 208."""
     from transformers import AutoConfig
 
-    try:
-        return AutoConfig.from_pretrained(locate(name), revision=revision or "main", trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise _unknown(name, error) from error
-
-
-def _unknown(name: str, error: Exception) -> PrerequisiteError:
-    root = os.environ.get("TUNELOOP_MODELS")
-    near = nearest(key(name), [p.name for p in Path(root).iterdir()]) if root and Path(root).is_dir() else ""
-    return PrerequisiteError(
-        207,
-        f"unknown model '{name}' ({type(error).__name__})",
-        where="not a folder, no local copy, and not reachable on the hub",
-        expected=near or "a folder, a hub name, or 'world'",
-        cure="check the name, go online, or set TUNELOOP_MODELS to a folder of local copies",
-    )
+    return _pretrained(AutoConfig, name, revision=revision or "main")
 
 
 def _from_folder(loader: Any, folder: str, **settings: Any) -> Any:

@@ -191,10 +191,7 @@ def _best(study: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _yaml(train: TrainConfig, best: dict[str, Any]) -> str:
     import yaml
 
-    changed = {**train.model_dump(exclude_defaults=True), **best["values"]}
-    changed["auto"] = [key for key in train.auto if key not in best["values"]]
-    if not changed["auto"]:
-        del changed["auto"]
+    changed = {**tried(train, best["values"]).model_dump(exclude_defaults=True), **best["values"]}
     return yaml.safe_dump({"train": changed}, sort_keys=False)
 
 

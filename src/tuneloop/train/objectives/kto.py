@@ -48,7 +48,7 @@ def kto(beta: float, desirable_weight: float, undesirable_weight: float, max_len
 
 
 def mismatched(item: Item, other: Item, room: int) -> Item:
-    """The prompt of one example with the answer of another, cut to `room` tokens in all as TRL cuts it."""
+    """The prompt of one example with the answer of another, cut to `room` tokens in all."""
     start, cut = _answer(item), _answer(other)
     return Item(
         f"{item.id}/{other.id}",
